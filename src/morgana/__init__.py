@@ -1,0 +1,1 @@
+"""Morgana builds a multimodal RAG pipeline, then attacks, defends and measures it."""

@@ -1,0 +1,1 @@
+"""Atlas, the bundled world: aerial tiles with exact ground truth, and the articles that describe them."""
