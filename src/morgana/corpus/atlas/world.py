@@ -30,8 +30,23 @@ WEATHERS = ("clear", "haze", "thin cloud", "thick cloud")
 USUAL = {  # the objects that a kind of scene tends to have, which is what makes presence questions hard
     "boat": {"harbour", "river", "beach", "lake", "island", "bridge", "wetland"},
     "plane": {"airport", "desert", "stadium", "golf course", "mountain"},
-    "truck": {"industrial park", "motorway", "quarry", "car park", "farmland", "salt works", "residential area"},
-    "tank": {"industrial park", "railway station", "greenhouse complex", "solar farm", "salt works", "airport"},
+    "truck": {
+        "industrial park",
+        "motorway",
+        "quarry",
+        "car park",
+        "farmland",
+        "salt works",
+        "residential area",
+    },
+    "tank": {
+        "industrial park",
+        "railway station",
+        "greenhouse complex",
+        "solar farm",
+        "salt works",
+        "airport",
+    },
     "tent": {"forest", "mountain", "desert", "golf course", "vineyard", "beach", "farmland"},
 }
 

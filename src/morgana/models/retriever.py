@@ -1,0 +1,195 @@
+"""Trains the reference retriever: an open_clip ViT from scratch on Atlas, written in open_clip's folder format."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from morgana.corpus.atlas.language import SEEN_AS, atmosphere_article, caption, kind_article, site_article
+from morgana.corpus.atlas.render import render
+from morgana.corpus.atlas.world import View, pick, site, view
+from morgana.models.lessons import TRAIN_SITES
+from morgana.models.loop import Recipe, train
+from morgana.models.tokenizer import END, PAD, train_tokenizer
+from morgana.seeds import rng, seeded
+from morgana.types import StoreError
+
+SIZE = 96  # pixels; patches of 8 make 144 tokens
+MEAN, STD = 0.5, 0.25
+MODEL: dict[str, Any] = {
+    "embed_dim": 192,
+    "vision_cfg": {"image_size": SIZE, "patch_size": 8, "width": 192, "layers": 6, "head_width": 64},
+    "text_cfg": {
+        "context_length": 80,
+        "vocab_size": 2560,
+        "hf_tokenizer_name": "atlas",
+        "width": 192,
+        "heads": 3,
+        "layers": 3,
+        "pool_type": "eos",
+        "eos_id": 2,
+        "pad_id": 0,
+    },
+}
+BATCH = 128
+
+
+def train_retriever(out: Path, steps: int, seed: int = 0, device: str = "cpu") -> None:
+    """Train for `steps` batches of 128 pairs and write the model folder `out`; work files are in `out/training`."""
+    work = out / "training"
+    write_tokenizer(out, seed)
+    with seeded(seed, "retriever", "weights"):
+        model = build(out).to(device)
+    from open_clip import get_tokenizer
+
+    words = get_tokenizer(f"local-dir:{out}")
+    batches = iter(loader(seed, done(work), steps))
+
+    def loss_of(step: int) -> Tensor:
+        pixels, texts = next(batches)
+        ids = words(texts)
+        ids = ids[:, : int((ids != 0).sum(1).max())].to(device)
+        with torch.autocast(device, dtype=torch.bfloat16):
+            image, text, scale = model((pixels.to(device).float() / 255 - MEAN) / STD, ids)
+        return contrast(image.float(), text.float(), scale, texts)
+
+    recipe = Recipe(steps=steps, rate=1e-3, weight_decay=0.05)
+    train(model, loss_of, recipe, work, "retriever", lambda _: validate(model, words, device))
+    write(model, out)
+
+
+def contrast(image: Tensor, text: Tensor, scale: Tensor, texts: list[str]) -> Tensor:
+    """CLIP's symmetric cross-entropy, with equal texts in a batch sharing the target instead of competing."""
+    logits = scale * image @ text.T
+    index = {t: i for i, t in enumerate(dict.fromkeys(texts))}
+    which = torch.tensor([index[t] for t in texts], device=logits.device)
+    target = (which[:, None] == which[None, :]).float()
+    target = target / target.sum(1, keepdim=True)
+    return (nn.functional.cross_entropy(logits, target) + nn.functional.cross_entropy(logits.T, target)) / 2
+
+
+def pair(draw: np.random.Generator, seed: int) -> tuple[View, str]:
+    """A view of a training site and a text that it should find.
+
+    Captions teach all that can be seen; articles teach to look past facts that cannot; under real weather the
+    text is an atmospheric article one time in four, so that the retriever knows weather.
+    """
+    seen = view(seed, site(seed, int(draw.integers(TRAIN_SITES))), int(draw.integers(1000)))
+    chance = draw.random()
+    if seen.weather != "clear" and chance < 0.25:
+        return seen, atmosphere_article(pick(draw, SEEN_AS[seen.weather]))
+    if chance < 0.55:
+        return seen, caption(seen, draw)
+    if chance < 0.92:
+        return seen, site_article(seen.site, draw)
+    return seen, kind_article(seen.site.kind)
+
+
+class Pairs(torch.utils.data.IterableDataset[tuple[Tensor, list[str]]]):
+    """Rendered batches from step `first` on; batch s depends on the seed and s alone."""
+
+    def __init__(self, seed: int, first: int, steps: int) -> None:
+        self.seed, self.first, self.steps = seed, first, steps
+
+    def __iter__(self) -> Iterator[tuple[Tensor, list[str]]]:
+        for step in range(self.first, self.steps):
+            draw = rng(self.seed, "retriever", step)
+            pairs = [pair(draw, self.seed) for _ in range(BATCH)]
+            yield images([v for v, _ in pairs]), [t for _, t in pairs]
+
+
+def images(views: list[View]) -> Tensor:
+    """(B, 3, 96, 96) uint8."""
+    return torch.from_numpy(np.stack([render(v, SIZE) for v in views])).permute(0, 3, 1, 2)
+
+
+def loader(seed: int, first: int, steps: int) -> Any:
+    """One worker draws tiles while the model learns."""
+    return torch.utils.data.DataLoader(Pairs(seed, first, steps), batch_size=None, num_workers=1, prefetch_factor=4)
+
+
+def done(work: Path) -> int:
+    """Steps that the checkpoint in `work` has behind it."""
+    from safetensors import safe_open
+
+    path = work / "checkpoint.safetensors"
+    if not path.exists():
+        return 0
+    with safe_open(str(path), framework="pt") as file:
+        return int(file.metadata()["step"])
+
+
+@torch.no_grad()
+def validate(model: nn.Module, words: Any, device: str, sites: int = 200) -> str:
+    """Exact and by-kind hit@1 of the articles of `sites` unseen sites, from clear tiles."""
+    draw = rng(1, "retriever", "validation")
+    places = [site(1, TRAIN_SITES + i) for i in range(sites)]
+    texts = [site_article(s, draw) for s in places]
+    pixels = images([view(1, s, 0, "clear") for s in places]).to(device)
+    model.eval()
+    with torch.autocast(device, dtype=torch.bfloat16):
+        image = model.encode_image((pixels.float() / 255 - MEAN) / STD, normalize=True)  # type: ignore[operator]
+        text = model.encode_text(words(texts).to(device), normalize=True)  # type: ignore[operator]
+    model.train()
+    first = (image.float() @ text.float().T).argmax(1).tolist()
+    exact = sum(i == j for i, j in enumerate(first)) / sites
+    kind = sum(places[i].kind == places[j].kind for i, j in enumerate(first)) / sites
+    return f"hit@1 {exact:.3f} exact, {kind:.3f} by kind"
+
+
+def build(folder: Path) -> Any:
+    """An open_clip model with random weights, by the folder's own config."""
+    from open_clip.model import CLIP
+
+    return CLIP(
+        embed_dim=MODEL["embed_dim"],
+        vision_cfg=MODEL["vision_cfg"],
+        text_cfg={k: v for k, v in MODEL["text_cfg"].items() if k != "hf_tokenizer_name"},
+    )
+
+
+def write_tokenizer(out: Path, seed: int) -> None:
+    """The config and the tokenizer, with `</s>` put behind every text: what open_clip's text tower pools."""
+    from tokenizers import Tokenizer, processors
+    from transformers import PreTrainedTokenizerFast
+
+    out.mkdir(parents=True, exist_ok=True)
+    raw = out / "training" / "tokenizer.json"
+    if not raw.exists():
+        train_tokenizer(raw, seed)
+    tokenizer = Tokenizer.from_file(str(raw))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"$A {END}", special_tokens=[(END, tokenizer.token_to_id(END))]
+    )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=PAD, eos_token=END, clean_up_tokenization_spaces=False
+    )
+    fast.save_pretrained(str(out))
+    config = {
+        "model_cfg": MODEL,
+        "preprocess_cfg": {
+            "mean": [MEAN] * 3,
+            "std": [STD] * 3,
+            "interpolation": "bicubic",
+            "resize_mode": "shortest",
+        },
+    }
+    (out / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def write(model: nn.Module, out: Path) -> None:
+    """The weights under the name that open_clip looks for."""
+    from safetensors.torch import save_file
+
+    if not out.is_dir():
+        raise StoreError(f"there is no folder {out} to write the model to")
+    save_file(
+        {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()},
+        out / "open_clip_model.safetensors",
+    )
