@@ -1,0 +1,100 @@
+"""Files that are written whole or not at all, their checksums, and JSON lines with line numbers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from morgana.types import StoreError
+
+LONGEST_TEXT = 200_000  # characters; a longer text is not one document
+
+
+@contextmanager
+def storing(path: Path) -> Iterator[None]:
+    """Turn the system's refusals (no space, no permission, …) inside the block into a StoreError about `path`."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StoreError(f"cannot write {path}: {reason}; free some space or choose another place") from error
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[IO[bytes]]:
+    """A file that takes the name `path` when the block ends well, and leaves nothing behind when it does not."""
+    with storing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    with writing(path) as file:
+        file.write(content)
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of the file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each object of the file with its place, `FILE:LINE`, for error messages; empty lines are skipped.
+
+    Raises StoreError for a missing file, a line that is not a JSON object, and text that is not UTF-8.
+    """
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield f"{path}:{number}", json_object(line, f"{path}:{number}")
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {error.strerror}") from error
+
+
+def json_object(line: bytes, place: str) -> dict[str, Any]:
+    try:
+        value = json.loads(line.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{place} is not JSON in UTF-8: {error}; write one object a line") from None
+    if not isinstance(value, dict):
+        raise StoreError(f"{place} holds a {type(value).__name__}; write one JSON object a line")
+    return value
+
+
+def unfit(text: str) -> str | None:
+    """Why a text cannot be indexed or asked (NUL, too long, lone surrogates); None if it can."""
+    if "\0" in text:
+        return f"the text has a NUL character at {text.index(chr(0))}; remove it"
+    if len(text) > LONGEST_TEXT:
+        return f"the text has {len(text)} characters, at most {LONGEST_TEXT} are taken; split it"
+    if any("\ud800" <= c <= "\udfff" for c in text):
+        return "the text has lone surrogates, which UTF-8 cannot hold; repair its encoding"
+    return None
+
+
+def inside(root: Path, name: object, place: str) -> Path:
+    """`root/name`, which must stay below `root` after links are followed; StoreError naming `place` if not."""
+    if not isinstance(name, str) or not name or "\0" in name:
+        raise StoreError(f"{place}: the image path is {name!r}; write a path relative to {root}")
+    path = root / name
+    if Path(name).is_absolute() or not path.resolve().is_relative_to(root.resolve()):
+        raise StoreError(f"{place}: the image {name!r} lies outside {root}; keep images below the corpus folder")
+    return path
