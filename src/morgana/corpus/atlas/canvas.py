@@ -140,10 +140,11 @@ class Canvas:
         """Stand trees where the order of a crown is below the density (0 … 1), with their shadows."""
         order, lit = noise.canopy(self.draw, self.n)
         limit = density * 254 if isinstance(density, float) else density * np.float32(254)
-        mask = byte_mask(order < limit)
+        where = order < limit
         dx, dy = (round(d * height * self.unit) for d in self.sun)
-        shade = ImageChops.offset(Image.fromarray(mask), dx, dy).point(HALF)
+        shade = ImageChops.offset(Image.fromarray(where.view(np.uint8) * np.uint8(128)), dx, dy)
         self.image.paste(SHADOW, (0, 0, self.n, self.n), shade)
+        mask = byte_mask(where)
         self.fill(lit, self.greens if colours is None else colours, mask)
 
     def flood(self, mask: Bytes, colours: Sequence[Colour], depth: Field | None = None) -> None:
@@ -152,9 +153,6 @@ class Canvas:
         level = self.field("fractal") * np.float32(0.6) if depth is None else depth
         self.fill(level + ripple, colours, mask)
         np.maximum(self.water, mask, out=self.water)
-
-
-HALF = [round(0.5 * level) for level in range(256)]
 
 
 @cache

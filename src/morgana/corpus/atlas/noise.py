@@ -26,7 +26,7 @@ SCALES = {
     "medium": (28.0, 6.0),
     "fine": (9.0, 4.0),
     "fractal": (110.0, 1.6),
-    "cloud": (90.0, 1.75),
+    "cloud": (150.0, 2.3),
 }
 """Per bank the longest wavelength in pixels and the exponent by which the amplitude falls beyond it."""
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 Colour = tuple[int, int, int]
 
@@ -80,10 +82,12 @@ def vegetation(draw: random.Random, season: str) -> tuple[Colour, Colour, Colour
 
 def gradient(colours: Sequence[Colour]) -> bytes:
     """A palette of 256 RGB entries that passes through `colours` at equal steps."""
-    if len(colours) == 1:
-        return bytes(colours[0]) * 256
-    at = np.linspace(0, len(colours) - 1, 256, dtype=np.float32)
-    low = np.minimum(at.astype(np.intp), len(colours) - 2)
-    table = np.asarray(colours, np.float32)
-    blend = table[low] + (table[low + 1] - table[low]) * (at - low)[:, None]
-    return blend.astype(np.uint8).tobytes()
+    table = weights(len(colours)) @ np.asarray(colours, np.float32)
+    return table.astype(np.uint8).tobytes()
+
+
+@cache
+def weights(count: int) -> NDArray[np.float32]:
+    """(256, count): how much of each colour there is in each entry."""
+    at = np.linspace(0, count - 1, 256, dtype=np.float32)[:, None]
+    return np.clip(1 - np.abs(at - np.arange(count, dtype=np.float32)), 0, 1).astype(np.float32)

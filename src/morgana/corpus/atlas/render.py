@@ -35,18 +35,21 @@ def render(view: View, size: int = 96) -> NDArray[np.uint8]:
     for group in view.site.things:
         place_things(canvas, group, view.site.seed)
     picture = lit(cut(canvas, size), view.light, canvas.visit)
-    picture = veiled(picture, view.weather, random.Random(derive(view.seed, "weather")))
+    picture = veiled(picture, view.weather, random.Random(derive(view.seed, "weather")), canvas.sun)
     return (np.clip(sensed(picture, random.Random(derive(view.seed, "sensor"))), 0, 255) + np.float32(0.5)).astype(
         np.uint8
     )
 
 
 def snow(canvas: Canvas) -> None:
-    """Thin snow in patches on land, other patches at each visit."""
-    field = noise.window("fractal", canvas.visit, canvas.n)
-    limit = np.float32(canvas.visit.uniform(0.35, 0.9))
-    depth = np.clip((field - limit) * np.float32(5), 0, 1) * np.float32(200)
-    canvas.wash((226, 230, 236), np.minimum(depth.astype(np.uint8), 255 - canvas.water))
+    """A dusting of snow on open ground, thicker in some places, others at each visit; what is dark shows through."""
+    drift = noise.window("broad", canvas.visit, canvas.n) * np.float32(0.7)
+    drift += noise.window("fractal", canvas.visit, canvas.n) * np.float32(0.3)
+    depth = np.clip((drift - np.float32(canvas.visit.uniform(0.2, 0.6))) * np.float32(2.2), 0, 0.82)
+    bright = np.asarray(canvas.image.convert("L"), np.float32)
+    holds = np.clip((bright - np.float32(45)) * np.float32(1 / 90), 0.12, 1)
+    mask = (depth * holds * np.float32(230)).astype(np.uint8)
+    canvas.wash((224, 229, 238), np.minimum(mask, 255 - canvas.water))
 
 
 def cut(canvas: Canvas, size: int) -> Picture:

@@ -26,6 +26,7 @@ SPRITE = 18  # units: room for an object and its shadow
 FINE = 2  # the sprite is drawn so many times finer than the canvas
 PITCH = 7.4  # units: half the distance between neighbours of a cluster
 
+SHADE = 140  # opacity of the shadow, of 255
 DARK: Colour = (22, 22, 26)
 PALE: Colour = (232, 232, 236)
 
@@ -45,7 +46,7 @@ class Sprite:
         for shape in shapes:
             path = self.pixels([*shape, *shape[:2]])
             self.pens[0].line(path, self.rim, round(width * self.scale), "curve")
-            self.pens[1].polygon(path, fill=255)
+            self.pens[1].polygon(path, fill=SHADE)
 
     def polygon(self, shape: list[Point], colour: Colour) -> None:
         self.pens[0].polygon(self.pixels(shape), fill=colour)
@@ -53,7 +54,7 @@ class Sprite:
     def disc(self, radius: float, colour: Colour, u: float = 0, v: float = 0) -> None:
         ((x, y),) = self.pixels([(u, v)])
         r = radius * self.scale
-        for pen, fill in zip(self.pens, (colour, 255), strict=True):
+        for pen, fill in zip(self.pens, (colour, SHADE), strict=True):
             pen.ellipse((x - r, y - r, x + r, y + r), fill=fill)
 
     def pixels(self, shape: list[Point]) -> list[Point]:
@@ -174,8 +175,5 @@ def stamp(c: Canvas, group: Things, x: float, y: float, angle: float) -> None:
     image, mask = sprite.image.reduce(FINE), sprite.mask.reduce(FINE)
     left, top = round(x * c.unit - image.width / 2), round(y * c.unit - image.height / 2)
     dx, dy = round(c.sun[0] * 1.2 * c.unit), round(c.sun[1] * 1.2 * c.unit + 0.4 * c.unit)
-    c.image.paste(SHADOW, (left + dx, top + dy), mask.point(DIM))
+    c.image.paste(SHADOW, (left + dx, top + dy), mask)
     c.image.paste(image, (left, top), image)
-
-
-DIM = [round(0.55 * level) for level in range(256)]
