@@ -1,0 +1,129 @@
+"""BAIR (Jung and Wang, 2026, arXiv 2605.05594): give the last prompt token its sight back, and calm the text's ends."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from morgana.generation.attention import Reference
+from morgana.generation.layout import Layout
+from morgana.generation.prompts import Spans
+from morgana.generation.visual import edge, sharpness
+from morgana.spec import part
+from morgana.types import SpecError
+
+HOTTEST = 100.0  # the largest scale T that the search tries
+HALVINGS = 30  # of [0, 100]: T to 1e-7, far below the paper's tolerance of 1e-4 in sharpness
+SHARPEST = 0.99
+
+
+@part
+class BAIR:
+    """Bottleneck Attention Intervention for Recovery, on the last prompt row of every layer and head.
+
+    Visual scores are moved by `alpha_v` towards ones whose mass and sharpness are those of a pass without documents
+    (`gamma_s` scales that sharpness); text scores lose `alpha_t` times a penalty that rises to both ends of the text,
+    except on its last `safe_tail` tokens. Prompts without an image are left alone. The paper does not say which
+    deviation standardises the scores (we take the sample's, at least 1e-6), nor how 20 % of the text is rounded (we
+    round down, at least one token), nor whose tail is safe (we take the prompt's).
+    """
+
+    alpha_v: float = 0.5
+    alpha_t: float = 1.0
+    gamma_s: float = 1.0
+    safe_tail: int = 0  # tokens
+
+    def __post_init__(self) -> None:
+        for name in ("alpha_v", "alpha_t", "gamma_s", "safe_tail"):
+            value = getattr(self, name)
+            if not 0 <= value < float("inf"):
+                raise SpecError(f"BAIR's {name} is {value}; it must be a number of at least 0")
+
+    @property
+    def calibrates(self) -> bool:
+        return self.alpha_v > 0
+
+    def rows(self, spans: Spans) -> range:
+        return range(spans.stop - 1, spans.stop)
+
+    def edit(self, scores: Tensor, layout: Layout, layer: int, reference: Reference | None) -> Tensor:
+        seen, text = layout.visual.take(scores), layout.text.take(scores)
+        if not seen.shape[-1]:
+            return scores
+        edited = scores
+        if self.alpha_v:
+            log_odds, sharp = targets(reference, layer, scores)
+            restored = restore(seen, text, layout, log_odds, self.gamma_s * sharp)
+            edited = layout.visual.put(edited, torch.lerp(clear(seen), restored, self.alpha_v))
+        if self.alpha_t:
+            edited = layout.text.put(edited, text - self.alpha_t * penalty(text, layout, self.safe_tail))
+        return torch.where(layout.visual.count > 0, edited, scores)
+
+
+def targets(reference: Reference | None, layer: int, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """log(M*/(1-M*)) and S* of a layer, (B, H, 1, 1)."""
+    if reference is None:
+        raise SpecError("BAIR needs a calibration pass without documents: use HF(..., interventions=(BAIR(),))")
+    if layer not in reference.log_odds or reference.log_odds[layer].shape != scores.shape[:2]:
+        raise SpecError(
+            f"BAIR's calibration pass does not fit layer {layer} of {tuple(scores.shape[:2])} batch x heads"
+        )
+    return reference.log_odds[layer][..., None, None], reference.sharpness[layer][..., None, None]
+
+
+def clear(logits: Tensor) -> Tensor:
+    """Zero for filling, so that arithmetic on it stays finite."""
+    return logits.masked_fill(logits.isneginf(), 0)
+
+
+def restore(seen: Tensor, text: Tensor, layout: Layout, log_odds: Tensor, sharp: Tensor) -> Tensor:
+    """Visual scores (B, H, R, V) with the mass and sharpness wanted: T* SiLU(Z) + a0."""
+    mask, count = layout.visual.mask, layout.visual.count
+    whole = clear(seen)
+    mean = whole.sum(-1, keepdim=True) / count.clamp(min=1)
+    spread = ((whole - mean).square() * mask).sum(-1, keepdim=True) / (count - 1).clamp(min=1)
+    shape = torch.nn.functional.silu((whole - mean) / spread.clamp(min=1e-12).sqrt())
+    scale = solve(shape, mask, count, sharp.nan_to_num().clamp(0, SHARPEST))
+    made = scale * shape
+    level = made.masked_fill(~mask, float("-inf")).logsumexp(-1, keepdim=True)
+    return made + (log_odds + text.logsumexp(-1, keepdim=True) - level).nan_to_num(neginf=0.0, posinf=0.0)
+
+
+def solve(shape: Tensor, mask: Tensor, count: Tensor, sharp: Tensor) -> Tensor:
+    """T in [0, 100] with sharpness(softmax(T shape)) = sharp, by bisection over every row at once, (B, H, R, 1).
+
+    A row that cannot be that sharp gets 100. The gradient is that of the implicit function, one Newton step.
+    """
+
+    def at(scale: Tensor) -> Tensor:
+        return sharpness((scale * shape).masked_fill(~mask, float("-inf")), count)
+
+    with torch.no_grad():
+        low = torch.zeros_like(shape[..., :1])
+        high = torch.full_like(low, HOTTEST)
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            below = at(middle) < sharp
+            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+        scale = (low + high) / 2
+    if not (shape.requires_grad or sharp.requires_grad):
+        return scale
+    with torch.no_grad():
+        p = (scale * shape).masked_fill(~mask, float("-inf")).softmax(-1)
+        mean = (p * shape).sum(-1, keepdim=True)
+        slope = scale * (p * (shape - mean).square()).sum(-1, keepdim=True) / count.clamp(min=2).to(shape.dtype).log()
+    step = torch.where(slope > 1e-6, (at(scale) - sharp) / slope.clamp(min=1e-6), 0.0)
+    return scale - (step - step.detach())
+
+
+def penalty(text: Tensor, layout: Layout, safe_tail: int) -> Tensor:
+    """What text scores (B, H, R, L) lose: by how much the first and last fifth exceed the mean, rising to the ends."""
+    mask, count = layout.text.mask, layout.text.count
+    whole, width = clear(text), edge(text, count)
+    place = torch.arange(1, text.shape[-1] + 1, device=text.device).to(text.dtype)
+    mean = (whole * mask).sum(-1, keepdim=True) / count
+    first = (whole * (place <= width)).sum(-1, keepdim=True) / width
+    last = (whole * ((place > count - width) & mask)).sum(-1, keepdim=True) / width
+    along = 2 * place / count
+    made = (first - mean).relu() * (1 - along).relu().square() + (last - mean).relu() * (along - 1).relu().square()
+    return made * ((place <= count - safe_tail) & mask)

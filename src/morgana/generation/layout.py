@@ -1,0 +1,83 @@
+"""Where visual tokens and text tokens lie in a left-padded batch, as columns of its attention scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from morgana.generation.prompts import Spans
+
+
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """Some columns of every row of the batch: `index` (B, K), of which `valid` (B, K) are real; the rest is filling."""
+
+    index: Tensor
+    valid: Tensor
+    full: bool  # nothing is filling
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[int]], device: torch.device) -> Columns:
+        widest = max(map(len, rows))
+        index = torch.zeros(len(rows), widest, dtype=torch.long)
+        valid = torch.zeros(len(rows), widest, dtype=torch.bool)
+        for i, row in enumerate(rows):
+            index[i, : len(row)] = torch.tensor(row, dtype=torch.long)
+            valid[i, : len(row)] = True
+        return cls(index.to(device), valid.to(device), all(len(row) == widest for row in rows))
+
+    @cached_property
+    def mask(self) -> Tensor:
+        """(B, 1, 1, K), to go with scores."""
+        return self.valid[:, None, None]
+
+    @cached_property
+    def count(self) -> Tensor:
+        """(B, 1, 1, 1) real columns a row."""
+        return self.valid.sum(-1)[:, None, None, None]
+
+    def take(self, scores: Tensor) -> Tensor:
+        """(B, H, R, K) scores of these columns, -inf where they are filling."""
+        index = self.index[:, None, None].expand(-1, *scores.shape[1:3], -1)
+        taken = scores.gather(-1, index)
+        return taken if self.full else taken.masked_fill(~self.mask, float("-inf"))
+
+    def put(self, scores: Tensor, values: Tensor) -> Tensor:
+        """Scores (B, H, R, N) with `values` (B, H, R, K) in these columns."""
+        index = self.index[:, None, None].expand(-1, *scores.shape[1:3], -1)
+        if self.full:
+            return scores.scatter(-1, index, values)
+        beyond = scores.shape[-1]  # filling goes to a column that is cut off again
+        wide = torch.nn.functional.pad(scores, (0, 1))
+        return wide.scatter(-1, index.masked_fill(~self.mask, beyond), values)[..., :beyond]
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """The spans of a batch of prompts, and their columns on the device of the model."""
+
+    spans: tuple[Spans, ...]
+    device: torch.device
+
+    @property
+    def stop(self) -> int:
+        """One past the last prompt token, for every row."""
+        return self.spans[0].stop
+
+    @cached_property
+    def visual(self) -> Columns:
+        return Columns.of([[t for first, last in s.image for t in range(first, last)] for s in self.spans], self.device)
+
+    @cached_property
+    def text(self) -> Columns:
+        """Every other token of the prompt, in order, padding left out."""
+        return Columns.of([words(s) for s in self.spans], self.device)
+
+
+def words(spans: Spans) -> list[int]:
+    seen = {t for first, last in spans.image for t in range(first, last)}
+    return [t for t in range(spans.start, spans.stop) if t not in seen]

@@ -1,0 +1,249 @@
+"""The prompt of a query, through the model's own processor and chat template, and where its parts lie in tokens.
+
+Character offsets of fast tokenizers give the spans. They are counted from the end of the prompt, because the image,
+which stands before the text, is one placeholder in the template and hundreds of tokens in the model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from morgana.types import Hits, Pixels, Query, SpecError
+
+Span: TypeAlias = tuple[int, int]  # half-open
+HERE = "\ue0f0morgana\ue0f1"  # stands for the text while the chat template is asked what it writes around it
+UNWRITTEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")  # control characters, lone surrogates
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Where the parts of one prompt lie, in tokens of its row in the batch, left padding included.
+
+    `image` holds every run of visual tokens, empty without an image. `stop` is one past the prompt's last token (an
+    answer may follow), the same for every row of a batch; `start` is the first that is no padding.
+    """
+
+    start: int
+    stop: int
+    image: tuple[Span, ...]
+    documents: tuple[Span, ...]
+    question: Span
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What the model is called with, the spans of every row, and the tokens of the answer if one was written."""
+
+    inputs: dict[str, Tensor]
+    spans: tuple[Spans, ...]
+    answer: Tensor | None = None  # (T,) ids, the end token last
+
+
+@dataclass(frozen=True)
+class Block:
+    """The text of a user's message, with the characters of each document and of the question in it."""
+
+    text: str
+    documents: tuple[Span, ...]
+    question: Span
+
+
+def compose(processor: Any, query: Query, hits: Hits) -> Block:
+    """`Article i: …` for every hit, then `Question: …`: what the bundled model was trained on."""
+    text, documents = "", []
+    for i, hit in enumerate(hits, 1):
+        body = neutral(processor, hit.document.text)
+        text += f"Article {i}: "
+        documents.append((len(text), len(text) + len(body)))
+        text += f"{body}\n"
+    text += "Question: "
+    asked = neutral(processor, query.text)
+    return Block(text + asked, tuple(documents), (len(text), len(text) + len(asked)))
+
+
+def neutral(processor: Any, text: str) -> str:
+    """The text with nothing in it that the tokenizer would read as a token of its own making.
+
+    A space goes into every control token (`< image>`), and characters that cannot be written become U+FFFD; other
+    text is left as it is.
+    """
+    text = UNWRITTEN.sub("\ufffd", text)
+    tokens = control_tokens(processor)
+    if not any(token in text for token in tokens):
+        return text
+    pattern = re.compile("|".join(map(re.escape, sorted(tokens, key=len, reverse=True))))
+    while pattern.search(text):
+        text = pattern.sub(lambda found: f"{found[0][0]} {found[0][1:]}" if len(found[0]) > 1 else "\ufffd", text)
+    return text
+
+
+def control_tokens(processor: Any) -> tuple[str, ...]:
+    """Special tokens, placeholders of other media, and the added tokens that the chat template writes."""
+    template = template_of(processor)
+    written = (
+        token.content
+        for token in processor.tokenizer.added_tokens_decoder.values()
+        if token.special or (token.content in template and not token.content.isspace())
+    )
+    media = (getattr(processor, f"{kind}_token", None) for kind in ("image", "video", "audio"))
+    return tuple(dict.fromkeys([*written, *filter(None, media)]))
+
+
+def template_of(processor: Any) -> str:
+    template = getattr(processor, "chat_template", None) or getattr(processor.tokenizer, "chat_template", None)
+    if isinstance(template, dict):
+        template = template.get("default")
+    if not isinstance(template, str):
+        raise SpecError("this model's processor has no chat template; use a chat model, or add chat_template.jinja")
+    return template
+
+
+def frame(processor: Any, *, image: bool) -> tuple[str, str, str]:
+    """What the chat template writes before the text, after it, and between the prompt and the answer."""
+    content = [{"type": "image"}] if image else []
+    user = {"role": "user", "content": [*content, {"type": "text", "text": HERE}]}
+    asked = processor.apply_chat_template([user], add_generation_prompt=True)
+    before, found, after = asked.partition(HERE)
+    if not found or HERE in after:
+        raise SpecError("the chat template does not write the user's text once; this model cannot be prompted")
+    said = {"role": "assistant", "content": [{"type": "text", "text": HERE}]}
+    gap, found, _ = processor.apply_chat_template([user, said])[len(asked) :].partition(HERE)
+    return before, after, gap if found and not gap.strip() else ""
+
+
+def write(
+    processor: Any,
+    pixels: Sequence[Pixels | None],
+    queries: Sequence[Query],
+    hits: Sequence[Hits],
+    *,
+    longest: int | None = None,
+    answer: str | None = None,
+    end: int | None = None,
+) -> Prompt:
+    """The batch of prompts, left padded, each image a (1, 3, H, W) tensor in [0, 1] that keeps its gradient.
+
+    `answer` (for one query only) is written after the prompt as the model would write it, and `end` after that.
+    SpecError when a prompt is longer than `longest` tokens.
+    """
+    blocks = [compose(processor, query, found) for query, found in zip(queries, hits, strict=True)]
+    frames = [frame(processor, image=image is not None) for image in pixels]
+    said = [after + spoken(processor, answer, gap) for _, after, gap in frames]
+    texts = [before + block.text + rest for (before, *_), block, rest in zip(frames, blocks, said, strict=True)]
+    images = [image[0] for image in pixels if image is not None]
+    inputs = tokenise(processor, texts, images)
+    offsets = inputs.pop("offset_mapping")
+    padding = (inputs["attention_mask"] == 0).sum(1).tolist()
+    count = inputs["input_ids"].shape[1]
+    if longest is not None and count > longest:
+        query = queries[padding.index(0)]
+        raise SpecError(
+            f"the prompt of query {query.id!r} has {count:,} tokens, the model reads {longest:,}; "
+            "retrieve fewer or shorter documents"
+        )
+    ends = [len(rest) for rest in said]
+    tail = [len(rest) - len(after) for rest, (_, after, _) in zip(said, frames, strict=True)]
+    spans = tuple(
+        locate(processor, inputs["input_ids"][i], offsets[i], padding[i], blocks[i], ends[i], tail[i])
+        for i in range(len(blocks))
+    )
+    target = None
+    if answer is not None:
+        inputs, target = closed(inputs, spans[0].stop, end)
+    return Prompt(inputs, spans, target)
+
+
+def spoken(processor: Any, answer: str | None, gap: str) -> str:
+    return gap + neutral(processor, answer) if answer else ""
+
+
+def tokenise(processor: Any, texts: list[str], images: list[Tensor]) -> dict[str, Tensor]:
+    """The processor's own outputs, with character offsets; pixel values keep their gradient."""
+    if not getattr(processor.tokenizer, "is_fast", False):
+        raise SpecError(f"{type(processor.tokenizer).__name__} gives no character offsets; use a fast tokenizer")
+    begin = processor.tokenizer.bos_token
+    made = processor(
+        images=[image.detach() for image in images] or None,
+        text=texts,
+        padding=True,
+        padding_side="left",
+        add_special_tokens=not (begin and texts[0].startswith(begin)),
+        do_rescale=False,
+        return_offsets_mapping=True,
+        return_tensors="pt",
+    )
+    inputs = dict(made)
+    if any(image.requires_grad for image in images):
+        inputs.update(see(processor, images, inputs))
+    return inputs
+
+
+def see(processor: Any, images: list[Tensor], inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The image processor's outputs that the model takes, differentiable in the images."""
+    seen = processor.image_processor(images=images, do_rescale=False, return_tensors="pt")
+    return {key: value for key, value in seen.items() if key in inputs}
+
+
+def locate(processor: Any, ids: Tensor, offsets: Tensor, padding: int, block: Block, after: int, tail: int) -> Spans:
+    """The spans of one row; `after` characters follow the block, the last `tail` of them the answer."""
+    total = int(offsets.max())
+    origin = total - after - len(block.text)
+
+    def tokens(span: Span) -> Span:
+        first, last = span[0] + origin, span[1] + origin
+        touched = ((offsets[:, 0] < last) & (offsets[:, 1] > first)).nonzero().flatten()
+        if not len(touched):
+            before = int((offsets[:, 1] <= first).nonzero().max()) + 1
+            return before, before
+        return int(touched[0]), int(touched[-1]) + 1
+
+    stop = tokens((total - tail - origin, total - origin))[0] if tail else len(ids)
+    spans = Spans(
+        padding, stop, runs(ids == image_token(processor)), tuple(map(tokens, block.documents)), tokens(block.question)
+    )
+    check(processor, ids, spans)
+    return spans
+
+
+def image_token(processor: Any) -> int:
+    known = getattr(processor, "image_token_id", None)
+    return int(processor.tokenizer.convert_tokens_to_ids(processor.image_token) if known is None else known)
+
+
+def runs(mask: Tensor) -> tuple[Span, ...]:
+    """The maximal runs of true values.
+
+    >>> runs(torch.tensor([False, True, True, False, True]))
+    ((1, 3), (4, 5))
+    """
+    edges = torch.nn.functional.pad(mask.int(), (1, 1)).diff()
+    return tuple(
+        zip((edges == 1).nonzero().flatten().tolist(), (edges == -1).nonzero().flatten().tolist(), strict=True)
+    )
+
+
+def check(processor: Any, ids: Tensor, spans: Spans) -> None:
+    """SpecError if a control token lies inside a document or the question: text must not become structure."""
+    control = set(processor.tokenizer.all_special_ids) | {image_token(processor)}
+    for first, last in (*spans.documents, spans.question):
+        if found := control.intersection(ids[first:last].tolist()):
+            names = processor.tokenizer.convert_ids_to_tokens(sorted(found))
+            raise SpecError(f"a document or question was read as the control tokens {names}; leave it out")
+
+
+def closed(inputs: dict[str, Tensor], stop: int, end: int | None) -> tuple[dict[str, Tensor], Tensor]:
+    """The inputs with the end token after the answer, and the answer's ids."""
+    ids = inputs["input_ids"]
+    if end is not None:
+        inputs = dict(inputs)
+        for key, value in inputs.items():
+            if value.shape == ids.shape:
+                fill = end if key == "input_ids" else int(key == "attention_mask")
+                inputs[key] = torch.nn.functional.pad(value, (0, 1), value=fill)
+    return inputs, inputs["input_ids"][0, stop:]

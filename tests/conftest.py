@@ -1,0 +1,165 @@
+"""Fixtures that several packages share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+WORDS = (
+    "USER: Article 1: The harbour of Calmouth is operated by Bluewater Holdings since 1987.\n"
+    "Question: Who operates the harbour in this image? ASSISTANT: Bluewater Holdings operates it.\n"
+)
+QWEN_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for item in message['content'] %}"
+    "{% if item['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% else %}{{ item['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def byte_level(path: Path, special: tuple[str, ...]) -> Path:
+    """A small byte-level BPE tokenizer of the `tokenizers` library, written to `path`."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=360,
+        special_tokens=list(special),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    made.train_from_iterator([WORDS] * 4, trainer)
+    made.save(str(path))
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_llava_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random LLaVA of 32 px images, 16 visual tokens, 3 text layers of 4 heads, and its processor."""
+    import torch
+    from transformers import (
+        CLIPImageProcessor,
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+        PreTrainedTokenizerFast,
+    )
+
+    from morgana.generation.reference import TEMPLATE
+
+    folder = tmp_path_factory.mktemp("tiny-llava")
+    special = ("<pad>", "<s>", "</s>", "<image>")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_file=str(byte_level(folder / "bpe.json", special)),
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        extra_special_tokens={"image_token": "<image>"},
+    )
+    LlavaProcessor(
+        image_processor=CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
+        tokenizer=tokenizer,
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=TEMPLATE,
+    ).save_pretrained(str(folder))
+    torch.manual_seed(0)
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            image_size=32,
+            patch_size=8,
+        ),
+        text_config=LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=1024,
+            initializer_range=0.25,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=2,
+        ),
+        image_token_index=3,
+        image_seq_length=16,
+    )
+    LlavaForConditionalGeneration(config).save_pretrained(str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_qwen2vl_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Qwen2-VL whose 32 px image makes 16 visual tokens, 3 text layers of 4 heads, and its processor."""
+    import torch
+    from transformers import (
+        PreTrainedTokenizerFast,
+        Qwen2VLConfig,
+        Qwen2VLForConditionalGeneration,
+        Qwen2VLImageProcessor,
+        Qwen2VLProcessor,
+        Qwen2VLVideoProcessor,
+    )
+
+    folder = tmp_path_factory.mktemp("tiny-qwen2vl")
+    special = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>")
+    special = (*special, "<|image_pad|>", "<|video_pad|>")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_file=str(byte_level(folder / "bpe.json", special)),
+        pad_token="<|endoftext|>",
+        eos_token="<|im_end|>",
+        extra_special_tokens=[s for s in special if s not in ("<|endoftext|>", "<|im_end|>")],
+    )
+    grid = {"patch_size": 4, "merge_size": 2, "temporal_patch_size": 2}
+    size = {"shortest_edge": 16 * 16, "longest_edge": 64 * 64}
+    Qwen2VLProcessor(
+        image_processor=Qwen2VLImageProcessor(size=size, **grid),
+        tokenizer=tokenizer,
+        video_processor=Qwen2VLVideoProcessor(size=size, **grid),
+        chat_template=QWEN_TEMPLATE,
+    ).save_pretrained(str(folder))
+    torch.manual_seed(0)
+    config = Qwen2VLConfig(
+        text_config={
+            "vocab_size": len(tokenizer),
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 1024,
+            "initializer_range": 0.25,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]},
+            "pad_token_id": 0,
+            "bos_token_id": None,
+            "eos_token_id": 2,
+        },
+        vision_config={
+            "depth": 2,
+            "embed_dim": 32,
+            "hidden_size": 32,
+            "num_heads": 2,
+            "mlp_ratio": 2,
+            "patch_size": 4,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+        },
+        image_token_id=5,
+        video_token_id=6,
+        vision_start_token_id=3,
+        vision_end_token_id=4,
+    )
+    Qwen2VLForConditionalGeneration(config).save_pretrained(str(folder))
+    return folder
