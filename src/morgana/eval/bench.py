@@ -1,0 +1,135 @@
+"""What the experiments of one run share: indexes, samples, attacked images, and lists that were retrieved before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from morgana.attacks.target import Surroundings
+from morgana.eval import adversary
+from morgana.eval.experiment import Experiment, bare, short_hash
+from morgana.eval.progress import steps
+from morgana.eval.samples import Sample, samples
+from morgana.types import Document, Encoder, Hits, Query, Retriever
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Everything lies below `folder` or is remembered for the life of the process; nothing is computed twice."""
+
+    folder: Path
+    memory: dict[Any, Any] = field(default_factory=dict, repr=False)
+    documents: dict[str, Document] = field(default_factory=dict, repr=False)  # every document that was retrieved
+
+    def samples(self, experiment: Experiment) -> list[Sample]:
+        e = experiment
+        place = ("samples", repr(e.corpus), e.seed, e.limit, e.kinds)
+        if place not in self.memory:
+            self.memory[place] = samples(e.corpus, e.seed, e.limit, e.kinds)
+        found: list[Sample] = self.memory[place]
+        return found
+
+    def prepare(self, experiment: Experiment, *, progress: bool = True) -> None:
+        """Make the attacked images that are not there yet, in batches that are always the same."""
+        if experiment.attack is None:
+            return
+        e, folder = experiment, self.attacked(experiment)
+        todo = adversary.units(e, self.samples(e), e.corpus.documents())
+        size = adversary.AT_ONCE
+        batches = [todo[i : i + size] for i in range(0, len(todo), size)]
+        missing = [
+            (n, batch)
+            for n, batch in enumerate(batches)
+            if any(not (folder / f"{u.name}.json").exists() for u in batch)
+        ]
+        title, done = f"attacking {folder.name}", len(todo) - sum(len(batch) for _, batch in missing)
+        with steps(title, len(todo), done, shown=progress) as advance:
+            for number, batch in missing:
+                adversary.make(e, batch, number, self.surroundings(e), folder)
+                advance(len(batch))
+
+    def attacked(self, experiment: Experiment) -> Path:
+        """The folder of the attacked images."""
+        return self.folder / "attacks" / adversary.key(experiment)
+
+    def image(self, experiment: Experiment, sample: Sample) -> Path | None:
+        """The attacked image of a sample; None where its image is the corpus's own."""
+        if experiment.attack is None or experiment.surface != "query":
+            return None
+        return self.attacked(experiment) / f"{adversary.unit_name(experiment, sample)}.png"
+
+    def judged(self, experiment: Experiment, sample: Sample) -> str | None:
+        path = self.image(experiment, sample)
+        return None if path is None else path.relative_to(self.folder).as_posix()
+
+    def perturbation(self, experiment: Experiment, sample: Sample) -> dict[str, float]:
+        path = self.image(experiment, sample)
+        return {} if path is None else adversary.measured(path.parent, path.stem)
+
+    def queries(self, experiment: Experiment, batch: Sequence[Sample], *, reached: bool) -> list[Query]:
+        """The batch's queries, with the attacked image where the attack reaches the reader."""
+        images = [self.image(experiment, s) if reached else None for s in batch]
+        return [
+            s.query if image is None else replace(s.query, image=image) for s, image in zip(batch, images, strict=True)
+        ]
+
+    def retrieve(self, experiment: Experiment, encoder: Encoder, queries: Sequence[Query]) -> list[Hits]:
+        """The k best documents; a list that was retrieved before with equal parts is not retrieved again."""
+        poison = self.poison(experiment)
+        shelf = (repr(experiment.corpus), repr(experiment.index), experiment.embed, poison)
+        place = ("hits", shelf, repr(encoder), experiment.k, tuple(queries))
+        if place not in self.memory:
+            self.memory[place] = self.retriever(experiment, encoder)(queries, experiment.k)
+        found: list[Hits] = self.memory[place]
+        return found
+
+    def note(self, *lists: Sequence[Hits]) -> None:
+        """Keep the documents that were seen, for the report."""
+        for hits in (row for found in lists for row in found):
+            self.documents.update({hit.document.id: hit.document for hit in hits})
+
+    def poison(self, experiment: Experiment) -> str:
+        """Names the attacked documents in the index; empty: none."""
+        attacked = experiment.attack is not None and experiment.surface == "corpus"
+        return adversary.key(experiment) if attacked else ""
+
+    def retriever(self, experiment: Experiment, encoder: Encoder) -> Retriever:
+        from morgana.retrieval.retrievers.dense import Dense
+
+        return Dense(self.index(experiment), encoder)
+
+    def surroundings(self, experiment: Experiment) -> Surroundings:
+        clean = experiment.clean
+        place = ("surroundings", repr(clean.corpus), repr(bare(clean.encoder)), repr(clean.index), clean.embed)
+        if place not in self.memory:
+            self.memory[place] = Surroundings(self.index(clean))
+        found: Surroundings = self.memory[place]
+        return found
+
+    def index(self, experiment: Experiment) -> Any:
+        """Built once, by the encoder without its defenses: they guard the queries."""
+        encoder, poison = bare(experiment.encoder), self.poison(experiment)
+        kind = (repr(experiment.index), experiment.embed, poison)
+        name = short_hash(repr(experiment.corpus), repr(encoder), encoder.fingerprint, *kind)
+        place = ("index", name)
+        if place not in self.memory:
+            self.memory[place] = self.build(experiment, encoder, self.folder / "indexes" / name)
+        return self.memory[place]
+
+    def build(self, experiment: Experiment, encoder: Encoder, folder: Path) -> Any:
+        from morgana.index.builder import build
+        from morgana.index.index import Index
+
+        if (folder / "manifest.json").exists():
+            return Index.open(folder, encoder)
+        source = self.shelved(experiment) if self.poison(experiment) else experiment.corpus
+        return build(source, encoder, folder, kind=experiment.index, embed=experiment.embed, progress=False)
+
+    def shelved(self, experiment: Experiment) -> list[Document]:
+        """The corpus's documents, the attacked ones with their attacked images."""
+        documents = list(experiment.corpus.documents())
+        made = adversary.units(experiment, self.samples(experiment), documents)
+        images = {u.query.id: self.attacked(experiment) / f"{u.name}.png" for u in made}
+        return [replace(d, image=images.get(d.id, d.image)) for d in documents]
