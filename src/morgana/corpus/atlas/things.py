@@ -24,7 +24,7 @@ GRID: dict[str, tuple[int, int]] = {  # row, column of the 3 x 3 grid; north is 
 CELL = TILE / 3
 SPRITE = 18  # units: room for an object and its shadow
 FINE = 2  # the sprite is drawn so many times finer than the canvas
-PITCH = 7.4  # units: half the distance between neighbours of a cluster
+PITCH = 7.8  # units: half the distance between neighbours of a cluster
 
 SHADE = 140  # opacity of the shadow, of 255
 DARK: Colour = (22, 22, 26)
@@ -93,9 +93,9 @@ def boat(s: Sprite, paint: Colour) -> None:
 
 def plane(s: Sprite, paint: Colour) -> None:
     shade, pale = tones(paint)
-    body: list[Point] = [(5.7, 0), (4.6, -0.95), (-4.8, -0.75), (-5.4, 0), (-4.8, 0.75), (4.6, 0.95)]
-    wings = [[(2.0, k * 0.6), (-1.6, k * 5.6), (-3.1, k * 5.6), (-1.2, k * 0.6)] for k in (-1.0, 1.0)]
-    tail = [[(-3.7, k * 0.4), (-5.1, k * 2.4), (-6.0, k * 2.4), (-5.3, k * 0.4)] for k in (-1.0, 1.0)]
+    body: list[Point] = [(5.6, 0), (4.5, -0.95), (-4.8, -0.75), (-5.2, 0), (-4.8, 0.75), (4.5, 0.95)]
+    wings = [[(2.0, k * 0.6), (-1.5, k * 5.3), (-3.0, k * 5.3), (-1.2, k * 0.6)] for k in (-1.0, 1.0)]
+    tail = [[(-3.7, k * 0.4), (-4.9, k * 2.4), (-5.6, k * 2.4), (-5.1, k * 0.4)] for k in (-1.0, 1.0)]
     s.outline(body, *wings, *tail, width=1.2)
     for part in (*wings, *tail):
         s.polygon(part, paint)
@@ -105,13 +105,13 @@ def plane(s: Sprite, paint: Colour) -> None:
 
 def truck(s: Sprite, paint: Colour) -> None:
     shade, pale = tones(paint)
-    trailer, cab, coupling = rectangle(-1.9, 0, 7.6, 4.6), rectangle(4.1, 0, 2.8, 4.2), rectangle(2.2, 0, 1.2, 1.4)
+    trailer, cab, coupling = rectangle(-1.65, 0, 7.2, 4.6), rectangle(3.95, 0, 2.6, 4.2), rectangle(2.3, 0, 1.0, 1.4)
     s.outline(trailer, cab, coupling)
     s.polygon(coupling, DARK)
     s.polygon(trailer, paint)
-    s.polygon(rectangle(-1.9, 0, 6.2, 0.9), pale if sum(paint) < 600 else shade)
+    s.polygon(rectangle(-1.65, 0, 5.8, 0.9), pale if sum(paint) < 600 else shade)
     s.polygon(cab, shade if sum(paint) > 120 else pale)
-    s.polygon(rectangle(4.7, 0, 0.9, 3.2), (176, 200, 214) if sum(paint) < 700 else (90, 110, 126))
+    s.polygon(rectangle(4.5, 0, 0.9, 3.2), (176, 200, 214) if sum(paint) < 700 else (90, 110, 126))
 
 
 def tank(s: Sprite, paint: Colour) -> None:
@@ -125,7 +125,7 @@ def tank(s: Sprite, paint: Colour) -> None:
 
 def tent(s: Sprite, paint: Colour) -> None:
     shade, pale = tones(paint)
-    a = 4.4
+    a = 4.0
     corners: list[Point] = [(-a, -a), (a, -a), (a, a), (-a, a)]
     s.outline(corners)
     for tone, i in ((pale, 0), (paint, 1), (shade, 2), (paint, 3)):
@@ -154,13 +154,13 @@ def place_things(c: Canvas, group: Things, seed: int) -> None:
 def spots(draw: random.Random, count: int, place: str) -> list[Point]:
     """Where the objects of a group stand, in units: a loose cluster about the middle of the cell, none touching."""
     row, column = GRID[place]
-    loose = 3.0 if count == 1 else 0.9
+    loose = 3.0 if count == 1 else 0.6
     x = MARGIN + (column + 0.5) * CELL + draw.uniform(-loose, loose)
     y = MARGIN + (row + 0.5) * CELL + draw.uniform(-loose, loose)
     if count == 1:
         return [(x, y)]
     turn = draw.uniform(0, 2 * math.pi) if count < 4 else draw.uniform(-0.15, 0.15) + math.pi / 4
-    reach = {2: 1.06, 3: 1.18, 4: math.sqrt(2)}[count] * PITCH
+    reach = {2: 1.03, 3: 1.16, 4: math.sqrt(2)}[count] * PITCH
     return [
         (x + reach * math.cos(turn + k * 2 * math.pi / count), y + reach * math.sin(turn + k * 2 * math.pi / count))
         for k in range(count)
@@ -174,6 +174,6 @@ def stamp(c: Canvas, group: Things, x: float, y: float, angle: float) -> None:
     DRAWN[group.object](sprite, paint)
     image, mask = sprite.image.reduce(FINE), sprite.mask.reduce(FINE)
     left, top = round(x * c.unit - image.width / 2), round(y * c.unit - image.height / 2)
-    dx, dy = round(c.sun[0] * 1.2 * c.unit), round(c.sun[1] * 1.2 * c.unit + 0.4 * c.unit)
+    dx, dy = round(c.sun[0] * c.unit), round(c.sun[1] * c.unit)
     c.image.paste(SHADOW, (left + dx, top + dy), mask)
     c.image.paste(image, (left, top), image)
