@@ -12,7 +12,20 @@ from morgana.eval import adversary
 from morgana.eval.experiment import Experiment, bare, short_hash
 from morgana.eval.progress import steps
 from morgana.eval.samples import Sample, samples
+from morgana.index import Index, build
+from morgana.retrieval.retrievers.dense import Dense
 from morgana.types import Document, Encoder, Hits, Query, Retriever
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """Dense retrieval from an index that the undefended encoder built: a defense guards the queries."""
+
+    index: Index
+    encoder: Encoder
+
+    def __call__(self, queries: Sequence[Query], k: int) -> list[Hits]:
+        return self.index.search(Dense(str(self.index.path), self.encoder).embed(queries), k)
 
 
 @dataclass(frozen=True)
@@ -96,9 +109,7 @@ class Bench:
         return adversary.key(experiment) if attacked else ""
 
     def retriever(self, experiment: Experiment, encoder: Encoder) -> Retriever:
-        from morgana.retrieval.retrievers.dense import Dense
-
-        return Dense(self.index(experiment), encoder)
+        return Lookup(self.index(experiment), encoder)
 
     def surroundings(self, experiment: Experiment) -> Surroundings:
         clean = experiment.clean
@@ -108,20 +119,18 @@ class Bench:
         found: Surroundings = self.memory[place]
         return found
 
-    def index(self, experiment: Experiment) -> Any:
+    def index(self, experiment: Experiment) -> Index:
         """Built once, by the encoder without its defenses: they guard the queries."""
         encoder, poison = bare(experiment.encoder), self.poison(experiment)
         kind = (repr(experiment.index), experiment.embed, poison)
         name = short_hash(repr(experiment.corpus), repr(encoder), encoder.fingerprint, *kind)
         place = ("index", name)
         if place not in self.memory:
-            self.memory[place] = self.build(experiment, encoder, self.folder / "indexes" / name)
-        return self.memory[place]
+            self.memory[place] = self.open(experiment, encoder, self.folder / "indexes" / name)
+        found: Index = self.memory[place]
+        return found
 
-    def build(self, experiment: Experiment, encoder: Encoder, folder: Path) -> Any:
-        from morgana.index.builder import build
-        from morgana.index.index import Index
-
+    def open(self, experiment: Experiment, encoder: Encoder, folder: Path) -> Index:
         if (folder / "manifest.json").exists():
             return Index.open(folder, encoder)
         source = self.shelved(experiment) if self.poison(experiment) else experiment.corpus

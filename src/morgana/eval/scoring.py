@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from morgana.eval.experiment import Experiment
 from morgana.eval.metrics.answers import Contains, ExactMatch, GenerationFailure, TokenF1
@@ -65,11 +66,22 @@ def mean(rounds: Sequence[Scores]) -> Scores:
     }
 
 
-def headline(experiment: Experiment) -> Mapping[str, tuple[str, str, bool]]:
-    """The few figures that a reader wants first: title -> (stage, metric, is more better for the defender?)."""
+@dataclass(frozen=True)
+class Figure:
+    """A headline metric: its name for readers, where it is found, and which way is good for the defender."""
+
+    title: str
+    stage: str
+    metric: str
+    good: bool  # more is better
+
+
+def headline(experiment: Experiment) -> tuple[Figure, ...]:
+    """The few figures that a reader wants first."""
     k, topic = experiment.k, experiment.topic
-    return {
-        f"{topic.title()}@{k}": ("refined" if experiment.stages else "retrieved", repr(Topic(topic, k)), False),
-        f"Hit@{k}": ("refined" if experiment.stages else "retrieved", repr(Hit(k)), True),
-        **({"Answer right": ("answer", repr(Contains()), True)} if experiment.generator else {}),
-    }
+    stage = "refined" if experiment.stages else "retrieved"
+    found = (
+        Figure(f"{topic.title()}@{k}", stage, repr(Topic(topic, k)), False),
+        Figure(f"Hit@{k}", stage, repr(Hit(k)), True),
+    )
+    return (*found, Figure("Answer right", "answer", repr(Contains()), True)) if experiment.generator else found

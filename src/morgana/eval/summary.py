@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from morgana.eval.experiment import Experiment
-from morgana.eval.labels import axes
+from morgana.eval.labels import axes, defended
+from morgana.eval.metrics.shift import SemanticShift
+from morgana.eval.outcome import Outcome
 from morgana.eval.records import STAGES, Record
+from morgana.eval.scoring import Figure, headline
 from morgana.eval.statistics import Estimate, McNemar, estimate, mcnemar, paired
 
 
@@ -26,16 +29,26 @@ class Row:
 
 @dataclass(frozen=True)
 class Cell:
-    """An experiment with its rows."""
+    """An experiment in plain words, with its rows."""
 
-    experiment: Experiment
-    axes: Mapping[str, str]
-    baseline: str | None  # id of the experiment that differences are taken from
-    rows: tuple[Row, ...]
+    id: str
+    spec: str
+    axes: Mapping[str, str]  # what tells it from the study's other cells
+    attack: str  # repr; empty: clean
+    member: str
+    knowledge: str
+    reach: str
+    defended: bool
+    baseline: str | None  # id of the cell that differences are taken from
+    figures: tuple[Figure, ...]
     perturbation: Mapping[str, float]
+    rows: tuple[Row, ...]
 
     def row(self, stage: str, metric: str, kind: str = "") -> Row | None:
         return next((r for r in self.rows if (r.stage, r.metric, r.kind) == (stage, metric, kind)), None)
+
+    def figure(self, figure: Figure) -> Row | None:
+        return self.row(figure.stage, figure.metric)
 
 
 @dataclass(frozen=True)
@@ -47,8 +60,11 @@ class Summary:
     cells: tuple[Cell, ...]
     warnings: tuple[str, ...] = ()
 
-    def cell(self, id: str) -> Cell | None:
-        return next((c for c in self.cells if c.experiment.id == id), None)
+    @property
+    def figures(self) -> list[Figure]:
+        """The headline metrics that any cell has; hijacks first if there is an attack, else answers."""
+        known = dict.fromkeys(f for cell in self.cells for f in cell.figures if cell.figure(f))
+        return list(known) if any(cell.attack for cell in self.cells) else list(known)[::-1]
 
 
 def summarise(
@@ -56,17 +72,40 @@ def summarise(
     records: Mapping[str, Sequence[Record]],  # by experiment id
     name: str = "",
     about: str = "",
-    warnings: Sequence[str] = (),
 ) -> Summary:
     """Rows for every experiment; its baseline is its clean counterpart, or the study's first where there is none."""
     cells = []
-    for experiment, labels in zip(experiments, axes(experiments), strict=True):
-        base = baseline(experiment, experiments)
+    for e, labels in zip(experiments, axes(experiments), strict=True):
+        base = baseline(e, experiments)
         before = records[base.id] if base else ()
-        rows = tuple(compare(records[experiment.id], before, experiment.seed))
-        change = perturbation(records[experiment.id])
-        cells.append(Cell(experiment, labels, base.id if base else None, rows, change))
-    return Summary(name, about, tuple(cells), tuple(warnings))
+        cells.append(
+            Cell(
+                id=e.id,
+                spec=repr(e),
+                axes=labels,
+                attack="" if e.attack is None else repr(e.attack),
+                member=e.member,
+                knowledge=e.knowledge,
+                reach=e.reach,
+                defended=defended(e),
+                baseline=base.id if base else None,
+                figures=headline(e),
+                perturbation=perturbation(records[e.id]),
+                rows=tuple(compare(shifted(records[e.id], before), before, e.seed)),
+            )
+        )
+    return Summary(name, about, tuple(cells))
+
+
+def shifted(after: Sequence[Record], before: Sequence[Record]) -> list[Record]:
+    """The records with the semantic shift of each answer from the baseline's answer to the same sample."""
+    clean = {r.sample: r.answer for r in before}
+    metric = SemanticShift()
+    values = metric([Outcome(r.sample, answer=r.answer, clean=clean.get(r.sample)) for r in after])
+    return [
+        r if v is None else replace(r, scores={**r.scores, "answer": {**r.scores.get("answer", {}), repr(metric): v}})
+        for r, v in zip(after, values, strict=True)
+    ]
 
 
 def baseline(experiment: Experiment, experiments: Sequence[Experiment]) -> Experiment | None:
@@ -125,15 +164,42 @@ def to_json(cell: Cell) -> dict[str, Any]:
         if row.difference:
             value["difference"] = numbers(row.difference)
         if row.mcnemar:
-            value["mcnemar"] = {"lost": row.mcnemar.lost, "won": row.mcnemar.won, "p": row.mcnemar.p}
+            value["mcnemar"] = asdict(row.mcnemar)
         metrics.setdefault(row.stage, {}).setdefault(row.metric, {})[row.kind or "all"] = value
-    return {
-        "metrics": metrics,
-        "perturbation": dict(cell.perturbation),
-        "baseline": cell.baseline,
-        "axes": dict(cell.axes),
+    plain = {
+        f.name: getattr(cell, f.name) for f in fields(cell) if f.name not in ("rows", "figures", "axes", "perturbation")
     }
+    return {
+        **plain,
+        "axes": dict(cell.axes),
+        "perturbation": dict(cell.perturbation),
+        "figures": [asdict(f) for f in cell.figures],
+        "metrics": metrics,
+    }
+
+
+def from_json(raw: Mapping[str, Any]) -> Cell:
+    """The cell that `to_json` wrote."""
+    rows = tuple(
+        Row(
+            stage,
+            metric,
+            "" if kind == "all" else kind,
+            interval(value),
+            interval(value["difference"]) if "difference" in value else None,
+            McNemar(**value["mcnemar"]) if "mcnemar" in value else None,
+        )
+        for stage, named in raw["metrics"].items()
+        for metric, kinds in named.items()
+        for kind, value in kinds.items()
+    )
+    plain = {f.name: raw[f.name] for f in fields(Cell) if f.name not in ("rows", "figures")}
+    return Cell(**plain, rows=rows, figures=tuple(Figure(**f) for f in raw["figures"]))
 
 
 def numbers(estimate: Estimate) -> dict[str, float | int]:
     return {"value": estimate.value, "ci_low": estimate.low, "ci_high": estimate.high, "n": estimate.n}
+
+
+def interval(raw: Mapping[str, Any]) -> Estimate:
+    return Estimate(raw["value"], raw["ci_low"], raw["ci_high"], raw["n"])

@@ -1,0 +1,128 @@
+"""A study: a Python function that yields experiments, and the folder that comes of running it.
+
+`cloudweb` names the function `cloudweb` in `experiments/cloudweb.py`; its docstring says what to expect. The folder:
+
+    run.json            what was run, with which libraries, and every figure with its interval
+    samples.json        what was asked; documents.json: what was retrieved
+    cells/ID/           one experiment: experiment.json, records.jsonl, result.json
+    attacks/KEY/        attacked images as judged, their opacity maps, and what was changed
+    tiles/              the clean images; indexes/: the indexes, which later runs reuse
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+
+from morgana.eval.bench import Bench
+from morgana.eval.experiment import Experiment
+from morgana.eval.folder import write_run
+from morgana.eval.runner import Run, run
+from morgana.eval.summary import Summary
+from morgana.spec import nearest
+from morgana.types import SpecError
+
+
+@dataclass(frozen=True)
+class Study:
+    """A named sequence of experiments; the first is what the others are compared with where no clean run is theirs."""
+
+    name: str
+    about: str
+    experiments: tuple[Experiment, ...]
+
+    def limited(self, limit: int | None) -> Study:
+        """The same study on at most `limit` samples."""
+        if limit is None:
+            return self
+        return replace(self, experiments=tuple(replace(e, limit=least(e.limit, limit)) for e in self.experiments))
+
+
+def run_study(
+    study: Study, out: Path | str, *, resume: bool = True, progress: bool = True, limit: int | None = None
+) -> Summary:
+    """Run every experiment and write the folder; interrupted, it continues where it stopped."""
+    study, bench = study.limited(limit), Bench(Path(out).resolve())
+    runs: dict[str, Run] = {}
+    for experiment in study.experiments:
+        if experiment.id not in runs:
+            runs[experiment.id] = run(experiment, bench.folder, resume=resume, progress=progress, bench=bench)
+    return write_run(study.name, study.about, list(runs.values()), bench)
+
+
+def load_study(name_or_path: str | Path, **options: object) -> Study:
+    """The study of this name, or in this Python file, made with `options`.
+
+    Raises SpecError naming the known studies, a file without the function, or an option that it does not take.
+    """
+    path = locate(str(name_or_path))
+    module = execute(path)
+    function = getattr(module, path.stem, None)
+    if not callable(function):
+        raise SpecError(f"{path} has no function {path.stem}(); a study is a function named like its file")
+    taken = list(inspect.signature(function).parameters)
+    for option in options:
+        if option not in taken:
+            raise SpecError(
+                f"the study {path.stem} has no option {option!r}{nearest(option, taken)}; it has {', '.join(taken)}"
+            )
+    return study(path.stem, function, options)
+
+
+def study(name: str, function: Callable[..., Iterable[Experiment]], options: Mapping[str, object]) -> Study:
+    experiments = tuple(dict.fromkeys(function(**options)))
+    if not experiments:
+        raise SpecError(f"the study {name} yields no experiment with {dict(options)!r}")
+    return Study(name, inspect.getdoc(function) or inspect.getdoc(inspect.getmodule(function)) or "", experiments)
+
+
+def studies() -> dict[str, Path]:
+    """Every study by name: `experiments/` of the working folder, of the repository, of the installed package."""
+    found: dict[str, Path] = {}
+    for folder in folders():
+        for path in sorted(folder.glob("*.py")):
+            if not path.stem.startswith("_"):
+                found.setdefault(path.stem, path)
+    return found
+
+
+def folders() -> Iterator[Path]:
+    package = Path(__file__).resolve().parents[1]
+    yield from (Path("experiments"), package.parents[1] / "experiments", package / "experiments")
+
+
+def locate(name: str) -> Path:
+    if name.endswith(".py"):
+        if Path(name).is_file():
+            return Path(name)
+        raise SpecError(f"there is no study file {name}; name a study ({', '.join(studies())}) or a Python file")
+    known = studies()
+    if name not in known:
+        raise SpecError(
+            f"no study is called {name!r}{nearest(name, list(known))}; there are {', '.join(known) or 'none'}"
+        )
+    return known[name]
+
+
+def execute(path: Path) -> ModuleType:
+    """The module of a study file, which is the user's own code."""
+    found = importlib.util.spec_from_file_location(f"morgana_study_{path.stem}", path)
+    if found is None or found.loader is None:
+        raise SpecError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+def least(*limits: int | None) -> int | None:
+    return min((n for n in limits if n is not None), default=None)
+
+
+def alone(experiment: Experiment) -> Study:
+    """One experiment as a study, beside its clean counterpart: what `morgana eval SPEC` runs."""
+    both: Sequence[Experiment] = (experiment.clean, experiment) if experiment.attack is not None else (experiment,)
+    return Study(type(experiment.attack).__name__ if experiment.attack else "clean", repr(experiment), tuple(both))
