@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("morgana", deadline=None, derandomize=bool(os.environ.get("CI")))  # busy machines are slow
+settings.load_profile("morgana")
 
 WORDS = (
     "USER: Article 1: The harbour of Calmouth is operated by Bluewater Holdings since 1987.\n"
@@ -163,3 +168,52 @@ def tiny_qwen2vl_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     Qwen2VLForConditionalGeneration(config).save_pretrained(str(folder))
     return folder
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data (`MORGANA_DATA`, or shared/data beside the repository); skips where there is none."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("MORGANA_DATA", beside))
+    if not folder.is_dir():
+        pytest.skip(f"there is no real data in {folder}; set MORGANA_DATA to where it is")
+    return folder
+
+
+def write_tiny_clip(folder: Path, seed: int = 0) -> Path:
+    """A random open_clip model in open_clip's folder format: 32 px, patch 8, width 32, 2 layers, 16 tokens of text."""
+    import json
+
+    import torch
+    from open_clip.model import CLIP
+    from safetensors.torch import save_file
+    from tokenizers import Tokenizer, processors
+    from transformers import PreTrainedTokenizerFast
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = Tokenizer.from_file(str(byte_level(folder / "tokenizer.json", ("<pad>", "<s>", "</s>"))))
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 2)])
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>").save_pretrained(str(folder))
+    text = {"context_length": 16, "vocab_size": 360, "width": 32, "heads": 2, "layers": 2}
+    text |= {"pool_type": "eos", "eos_id": 2, "pad_id": 0}
+    vision = {"image_size": 32, "patch_size": 8, "width": 32, "layers": 2, "head_width": 16}
+    torch.manual_seed(seed)
+    model = CLIP(embed_dim=24, vision_cfg=vision, text_cfg=text)
+    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    named = {"embed_dim": 24, "vision_cfg": vision, "text_cfg": text | {"hf_tokenizer_name": "tokenizer.json"}}
+    preprocess = {"mean": [0.5, 0.4, 0.3], "std": [0.25, 0.2, 0.3], "interpolation": "bicubic", "resize_mode": "squash"}
+    config = {"model_cfg": named, "preprocess_cfg": preprocess}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`OpenCLIP(str(tiny_clip_folder))` is a random retriever of 24 dimensions; do not write into the folder."""
+    return write_tiny_clip(tmp_path_factory.mktemp("tiny-clip"))
+
+
+@pytest.fixture(scope="session")
+def other_clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same architecture with other weights."""
+    return write_tiny_clip(tmp_path_factory.mktemp("other-clip"), seed=1)

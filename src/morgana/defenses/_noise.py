@@ -10,8 +10,8 @@ from morgana.types import Pixels, SpecError
 def noisy(pixels: Pixels, sigma: float, copies: int, source: torch.Generator | None = None) -> Pixels:
     """`copies` noisy versions of each image, (B, copies, 3, H, W) in [0, 1]; differentiable in the pixels.
 
-    Without a source the noise comes from the current seeded scope, fresh at each call; a source is a generator on
-    the CPU, so that the noise is the same on every device.
+    Without a source the noise comes from the current seeded scope, fresh at each call; a source is a
+    generator on the CPU, so that the noise is the same on every device.
     """
     shape = (len(pixels), copies, *pixels.shape[1:])
     noise = torch.randn(shape, generator=source, device="cpu" if source else pixels.device)

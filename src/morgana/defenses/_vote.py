@@ -31,8 +31,9 @@ class Audit:
 def vote(candidates: Sequence[str], encoder: Encoder) -> Audit:
     """The candidate nearest in cosine to the centroid of the larger of two clusters.
 
-    A tie of the sizes goes to the cluster of the first candidate, and a tie of the cosines to the earlier one. Equal
-    texts are embedded once and weigh as often as they came; if all embed alike there is one cluster.
+    A tie of the sizes goes to the cluster of the first candidate, and a tie of the cosines to the earlier
+    one. Equal texts are embedded once and weigh as often as they came; if all embed alike there is one
+    cluster.
     """
     counts = Counter(candidates)
     texts = list(counts)  # in order of first appearance
@@ -55,9 +56,9 @@ def vote(candidates: Sequence[str], encoder: Encoder) -> Audit:
 def two_means(points: Tensor, weights: Tensor) -> Tensor:
     """The cluster, 0 or 1, of each of (N, D) weighted points; point 0 is in cluster 0. No randomness.
 
-    Exact for up to `EXACT` points; for more, the best of Lloyd's iteration from every pair of points as centres
-    (memory grows with N², N being the number of different answers). The least within-cluster sum of squares wins,
-    the first of equals.
+    Exact for up to `EXACT` points; for more, the best of Lloyd's iteration from every pair of points as
+    centres (memory grows with N², N being the number of different answers). The least within-cluster sum of
+    squares wins, the first of equals.
     """
     size = len(points)
     points = torch.linalg.qr(points.T).R.T  # the same distances in at most N dimensions

@@ -20,14 +20,14 @@ AT_ONCE = 64  # images that the inner encoder sees in one call
 class Smoothed:
     """An encoder around an encoder: the normalised mean of the embeddings of n noisy copies of each image.
 
-    Whoever differentiates gets fresh noise from the current seeded scope at each call, so attacking a `Smoothed` is
-    the adaptive (EOT) attack. Whoever does not (indexing, searching, judging) gets noise that depends on `seed` and
-    the image's 8-bit content alone: the same file has the same vector, alone or in any batch, today or tomorrow.
-    An attacker who may query without gradients meets that fixed noise, as at a deployed system; who fears one that
-    knows it as well, keeps `seed` secret.
+    Whoever differentiates gets fresh noise from the current seeded scope at each call, so attacking a
+    `Smoothed` is the adaptive (EOT) attack. Whoever does not (indexing, searching, judging) gets noise that
+    depends on `seed` and the image's 8-bit content alone: the same file has the same vector, alone or in any
+    batch, today or tomorrow. An attacker who may query without gradients meets that fixed noise, as at a
+    deployed system; who fears one that knows it as well, keeps `seed` secret.
 
-    Sigma is in pixel units at the size in which an image comes: resizing a large image averages noise away. With
-    n = 0 or sigma = 0 it is the inner encoder. Texts pass through.
+    Sigma is in pixel units at the size in which an image comes: resizing a large image averages noise away.
+    With n = 0 or sigma = 0 it is the inner encoder. Texts pass through.
     """
 
     encoder: Encoder

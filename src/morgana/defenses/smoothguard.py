@@ -20,15 +20,15 @@ from morgana.types import Answer, Encoder, Generator, Hits, Pixels, Query
 class SmoothGuard:
     """A generator around a generator: n noisy copies and the image itself are answered, two clusters vote.
 
-    Of the larger cluster of answer embeddings the medoid is returned, as in the public code; a tie goes to the
-    cluster of the first noisy copy, as it does there. Noise is in pixel units and clipped to [0, 1] before the
-    model's own processor (the public code adds it after). With n = 0, sigma = 0 or no image the inner generator
-    answers alone.
+    Of the larger cluster of answer embeddings the medoid is returned, as in the public code; a tie goes to
+    the cluster of the first noisy copy, as it does there. Noise is in pixel units and clipped to [0, 1]
+    before the model's own processor (the public code adds it after). With n = 0, sigma = 0 or no image the
+    inner generator answers alone.
 
-    Answers are compared by `HashEncoder`, which is deterministic, offline and independent of any trained model, and
-    tells names and numbers apart by spelling; any text encoder may take its place. Noise depends on `seed` and the
-    query's id, so an answer does not depend on the batch. `loss` draws fresh noise from the current seeded scope:
-    attacking a SmoothGuard is the adaptive (EOT) attack.
+    Answers are compared by `HashEncoder`, which is deterministic, offline and independent of any trained
+    model, and tells names and numbers apart by spelling; any text encoder may take its place. Noise depends
+    on `seed` and the query's id, so an answer does not depend on the batch. `loss` draws fresh noise from the
+    current seeded scope: attacking a SmoothGuard is the adaptive (EOT) attack.
     """
 
     generator: Generator

@@ -18,9 +18,7 @@ class Outcome:
     hits: Hits = ()  # best first; the order of the list is the ranking, whatever the scores say
     relevant: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))  # document id -> grade
     answer: str | None = None
-    references: tuple[
-        str, ...
-    ] = ()  # answers that count as right; ("yes",) or ("no",) for presence questions
+    references: tuple[str, ...] = ()  # answers that count as right; ("yes",) or ("no",) for presence questions
     clean: str | None = None  # the same system's answer to the unattacked query
 
 

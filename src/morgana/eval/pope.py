@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from morgana.files import json_lines
 from morgana.types import StoreError
 
 
@@ -21,20 +23,13 @@ class PopeQuestion:
 
 def read_pope(path: Path) -> list[PopeQuestion]:
     """All questions of a file; StoreError names the line that is none."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise StoreError(f"cannot read the POPE questions {path}: {error}") from None
-    return [question(line, path, number) for number, line in enumerate(lines, 1) if line.strip()]
+    return [question(raw, place) for place, raw in json_lines(path)]
 
 
-def question(line: str, path: Path, number: int) -> PopeQuestion:
+def question(raw: Mapping[str, Any], place: str) -> PopeQuestion:
     try:
-        raw = json.loads(line)
         present = {"yes": True, "no": False}[str(raw["label"]).strip().lower()]
         return PopeQuestion(str(raw["question_id"]), str(raw["image"]), str(raw["text"]), present)
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(
-            f"{path}, line {number}, is no POPE question ({type(error).__name__}: {error}); wanted "
-            '{"question_id", "image", "text", "label": "yes" or "no"}'
-        ) from None
+    except KeyError as error:
+        wanted = '{"question_id", "image", "text", "label": "yes" or "no"}'
+        raise StoreError(f"{place} is no POPE question ({error} fits not); wanted {wanted}") from None

@@ -39,12 +39,8 @@ def zero_gradients(gradients: Tensor) -> list[Doubt]:
         raise SpecError(f"gradients of shape {tuple(gradients.shape)}; wanted (B, ...), one row an image")
     flat = gradients.detach().flatten(1)
     seen = {
-        "are zero; a saturated loss, a step without a derivative or a detached tensor hides them": (
-            flat == 0
-        ),
-        "are NaN or infinite; look for the log or the norm of a zero": ~torch.isfinite(flat).all(
-            1, keepdim=True
-        ),
+        "are zero; a saturated loss, a step without a derivative or a detached tensor hides them": (flat == 0),
+        "are NaN or infinite; look for the log or the norm of a zero": ~torch.isfinite(flat).all(1, keepdim=True),
     }
     counts = {what: int(rows.all(dim=1).sum()) for what, rows in seen.items()}
     return [

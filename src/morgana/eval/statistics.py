@@ -184,17 +184,13 @@ def percentiles(spread: Floats, confidence: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def complete(
-    columns: Sequence[Values], clusters: Sequence[str] | None
-) -> tuple[list[Floats], NDArray[np.str_]]:
+def complete(columns: Sequence[Values], clusters: Sequence[str] | None) -> tuple[list[Floats], NDArray[np.str_]]:
     """The columns as arrays without the rows where one is None, and the cluster of each row that is left."""
     rows = len(columns[0])
     names = [str(c) for c in clusters] if clusters is not None else [str(i) for i in range(rows)]
     lengths = {len(names), *map(len, columns)}
     if len(lengths) > 1:
-        raise SpecError(
-            f"columns of {sorted(lengths)} samples; values, and clusters if any, go sample by sample"
-        )
+        raise SpecError(f"columns of {sorted(lengths)} samples; values, and clusters if any, go sample by sample")
     kept = [i for i in range(rows) if all(column[i] is not None for column in columns)]
     arrays = [np.array([column[i] for i in kept], dtype=np.float64) for column in columns]
     if not all(np.isfinite(a).all() for a in arrays):
@@ -205,9 +201,7 @@ def complete(
 def counts(successes: ArrayLike, trials: ArrayLike) -> tuple[Floats, Floats]:
     k, n = np.broadcast_arrays(np.asarray(successes, dtype=np.float64), np.asarray(trials, dtype=np.float64))
     if not ((k >= 0) & (k <= n) & (n > 0)).all():
-        raise SpecError(
-            f"{successes!r} of {trials!r}: wanted 0 <= successes <= trials and at least one trial"
-        )
+        raise SpecError(f"{successes!r} of {trials!r}: wanted 0 <= successes <= trials and at least one trial")
     return k, n
 
 

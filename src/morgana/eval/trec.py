@@ -14,11 +14,13 @@ from typing import TypeAlias, TypeVar
 
 import numpy as np
 
+from morgana.files import write_bytes
 from morgana.types import SpecError, StoreError
 
 Ranking: TypeAlias = Sequence[tuple[str, float]]  # document ids with scores, best first
 Qrels: TypeAlias = Mapping[str, Mapping[str, int]]  # query id -> {document id: grade}
 Number = TypeVar("Number", int, float)
+LARGEST = float(np.finfo(np.float32).max)
 
 
 def write_run(path: Path, run: Mapping[str, Ranking], tag: str = "morgana") -> None:
@@ -34,8 +36,8 @@ def write_run(path: Path, run: Mapping[str, Ranking], tag: str = "morgana") -> N
 def read_run(path: Path) -> dict[str, list[tuple[str, float]]]:
     """query id -> (document id, score), ranked as trec_eval ranks. StoreError names a broken line."""
     run: dict[str, list[tuple[str, float]]] = {}
-    for number, fields in rows(path, 6, "qid Q0 docid rank score tag"):
-        run.setdefault(fields[0], []).append((fields[2], number_of(float, fields[4], path, number)))
+    for place, fields in rows(path, 6, "qid Q0 docid rank score tag"):
+        run.setdefault(fields[0], []).append((fields[2], number(float, fields[4], place)))
     return {query: trec_order(ranking) for query, ranking in run.items()}
 
 
@@ -43,19 +45,15 @@ def write_qrels(path: Path, qrels: Qrels) -> None:
     """Lines of `qid 0 docid grade`."""
     save(
         path,
-        (
-            f"{field(query)} 0 {field(id)} {grade}"
-            for query, found in qrels.items()
-            for id, grade in found.items()
-        ),
+        (f"{field(query)} 0 {field(id)} {grade}" for query, found in qrels.items() for id, grade in found.items()),
     )
 
 
 def read_qrels(path: Path) -> dict[str, dict[str, int]]:
     """query id -> {document id: grade}. StoreError names a broken line."""
     qrels: dict[str, dict[str, int]] = {}
-    for number, fields in rows(path, 4, "qid 0 docid grade"):
-        qrels.setdefault(fields[0], {})[fields[2]] = number_of(int, fields[3], path, number)
+    for place, fields in rows(path, 4, "qid 0 docid grade"):
+        qrels.setdefault(fields[0], {})[fields[2]] = number(int, fields[3], place)
     return qrels
 
 
@@ -68,14 +66,14 @@ def falling(ranking: Ranking) -> Iterator[tuple[str, str]]:
     """The same order with float32 scores that fall from rank to rank, written in full."""
     last = np.float32(np.inf)
     for id, score in ranking:
-        if not np.isfinite(np.float32(score)):
+        if not abs(score) <= LARGEST:
             raise SpecError(f"the document {id!r} has the score {score}; a run holds finite float32 scores")
         last = min(np.float32(score), np.nextafter(last, np.float32(-np.inf)))
         yield id, str(last)
 
 
-def rows(path: Path, width: int, wanted: str) -> Iterator[tuple[int, list[str]]]:
-    """The fields of each line that is not empty, with the line's number."""
+def rows(path: Path, width: int, wanted: str) -> Iterator[tuple[str, list[str]]]:
+    """The place (FILE:LINE) and the fields of each line that is not empty."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -83,26 +81,26 @@ def rows(path: Path, width: int, wanted: str) -> Iterator[tuple[int, list[str]]]
     for number, line in enumerate(lines, 1):
         fields = line.split()
         if fields and len(fields) != width:
-            raise StoreError(f"{path}, line {number}, has {len(fields)} fields; wanted {width}: {wanted}")
+            raise StoreError(f"{path}:{number} has {len(fields)} fields; wanted {width}: {wanted}")
         if fields:
-            yield number, fields
+            yield f"{path}:{number}", fields
 
 
-def number_of(kind: type[Number], text: str, path: Path, number: int) -> Number:
+def number(kind: type[Number], text: str, place: str) -> Number:
     try:
-        return kind(text)
+        value = kind(text)
     except ValueError:
-        raise StoreError(f"{path}, line {number}: {text!r} is no {kind.__name__}") from None
+        raise StoreError(f"{place}: {text!r} is no {kind.__name__}") from None
+    if not abs(value) <= LARGEST:
+        raise StoreError(f"{place}: {text} is not a finite float32")
+    return value
 
 
 def field(text: str) -> str:
-    if not text or len(text.split()) != 1 or text != text.strip():
-        raise SpecError(
-            f"the id {text!r} is empty or holds white space, which separates the fields of a TREC file"
-        )
+    if text.split() != [text]:
+        raise SpecError(f"the id {text!r} is empty or holds white space, which separates the fields of a TREC file")
     return text
 
 
 def save(path: Path, lines: Iterable[str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    write_bytes(path, "".join(line + "\n" for line in lines).encode())

@@ -42,9 +42,7 @@ class Closing:
 def closing(clean: Pixels, attacked: Pixels) -> Closing:
     """Compare two (B, 3, H, W) batches, best with `attacked` as read back from the saved file."""
     if clean.shape != attacked.shape or not clean.numel():
-        raise SpecError(
-            f"clean {tuple(clean.shape)} and attacked {tuple(attacked.shape)}: wanted equal shapes"
-        )
+        raise SpecError(f"clean {tuple(clean.shape)} and attacked {tuple(attacked.shape)}: wanted equal shapes")
     finite = torch.isfinite(attacked)
     change = torch.where(finite, attacked.double() - clean.double(), 0.0)
     seen = attacked[finite].double()

@@ -39,9 +39,7 @@ class Recall:
         check_cutoff(self.k, self)
 
     def __call__(self, outcomes: Sequence[Outcome]) -> list[float | None]:
-        return [
-            sum(map(bool, g[: self.k])) / len(ideal) if ideal else None for g, ideal in map(grades, outcomes)
-        ]
+        return [sum(map(bool, g[: self.k])) / len(ideal) if ideal else None for g, ideal in map(grades, outcomes)]
 
 
 @part
@@ -65,9 +63,7 @@ class NDCG:
         check_cutoff(self.k, self)
 
     def __call__(self, outcomes: Sequence[Outcome]) -> list[float | None]:
-        return [
-            gain(g[: self.k]) / gain(ideal[: self.k]) if ideal else None for g, ideal in map(grades, outcomes)
-        ]
+        return [gain(g[: self.k]) / gain(ideal[: self.k]) if ideal else None for g, ideal in map(grades, outcomes)]
 
 
 def grades(outcome: Outcome) -> tuple[list[int], list[int]]:
@@ -88,6 +84,4 @@ def reciprocal_rank(ranked: Sequence[int]) -> float:
 
 def check_cutoff(k: int, metric: object) -> None:
     if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-        raise SpecError(
-            f"{metric!r} wants a whole number of ranks of at least 1; write {type(metric).__name__}(5)"
-        )
+        raise SpecError(f"{metric!r} wants a whole number of ranks of at least 1; write {type(metric).__name__}(5)")

@@ -22,9 +22,7 @@ class Recorruption:
     recorrupted: Estimate | None  # share of samples that score lower with articles than without
     degradation: Estimate | None  # sum of losses over the number of samples that had something to lose
     correction: Estimate | None  # sum of gains over the number of samples that had something to gain
-    cured: (
-        Estimate | None
-    )  # share of the recorrupted that the method brings back to their score without articles
+    cured: Estimate | None  # share of the recorrupted that the method brings back to their score without articles
 
 
 def recorruption(
@@ -50,9 +48,7 @@ def recorruption(
         recorrupted=over([(float(a > m), 1.0) for a, _, m in rows], "recorrupted"),
         degradation=over([(max(a - m, 0.0), float(a > 0)) for a, _, m in rows], "degradation"),
         correction=over([(max(m - a, 0.0), float(a < 1)) for a, _, m in rows], "correction"),
-        cured=None
-        if method is None
-        else over([(float(a > r and m >= a), float(a > r)) for a, r, m in rows], "cured"),
+        cured=None if method is None else over([(float(a > r and m >= a), float(a > r)) for a, r, m in rows], "cured"),
     )
 
 

@@ -23,11 +23,7 @@ class SemanticShift:
     encoder: Encoder = HashEncoder()
 
     def __call__(self, outcomes: Sequence[Outcome]) -> list[float | None]:
-        pairs = {
-            i: (o.clean, o.answer)
-            for i, o in enumerate(outcomes)
-            if o.clean is not None and o.answer is not None
-        }
+        pairs = {i: (o.clean, o.answer) for i, o in enumerate(outcomes) if o.clean is not None and o.answer is not None}
         texts = sorted({text for pair in pairs.values() for text in pair})
         if not texts:
             return [None] * len(outcomes)

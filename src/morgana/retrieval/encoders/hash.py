@@ -44,9 +44,7 @@ class HashEncoder:
         return hashlib.blake2b(f"{self!r} {VERSION}".encode(), digest_size=16).hexdigest()
 
     def encode_image(self, pixels: Pixels) -> Embeddings:
-        raise SpecError(
-            f"{self!r} embeds text only and got images; use OpenCLIP(...) where images are embedded"
-        )
+        raise SpecError(f"{self!r} embeds text only and got images; use OpenCLIP(...) where images are embedded")
 
     def encode_text(self, texts: Sequence[str]) -> Embeddings:
         """(B, dimension) float32 on the CPU, rows of unit length."""
@@ -73,7 +71,5 @@ class HashEncoder:
 @lru_cache(maxsize=1 << 16)
 def place(gram: str, dimension: int) -> tuple[int, int]:
     """The slot of a gram and its sign."""
-    number = int.from_bytes(
-        hashlib.blake2b(gram.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big"
-    )
+    number = int.from_bytes(hashlib.blake2b(gram.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
     return (number >> 1) % dimension, 1 if number & 1 else -1
