@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -119,9 +119,10 @@ def check_files(folder: Path, manifest: Manifest, *, every: bool) -> list[str]:
 def check_encoder(path: Path, manifest: Manifest, encoder: Encoder) -> None:
     """StoreError unless the encoder's weights are those that built the index; its name may differ.
 
-    Equal fingerprints mean equal vectors, so the same weights in another folder are the same encoder.
+    Equal fingerprints mean equal vectors, so the same weights in another folder are the same encoder. An encoder
+    around the one that built the index (a defense) embeds in the same space, so it may search it too.
     """
-    if encoder.fingerprint == manifest.fingerprint:
+    if any(one.fingerprint == manifest.fingerprint for one in layers(encoder)):
         return
     if repr(encoder) == manifest.encoder:
         what = f"{path} was built with {manifest.encoder} when its weights were others ({manifest.fingerprint[:12]}"
@@ -130,3 +131,12 @@ def check_encoder(path: Path, manifest: Manifest, encoder: Encoder) -> None:
         what = f"{path} was built with {manifest.encoder}, not with {encoder!r}"
     again = rebuild(repr(encoder), path, manifest.corpus) + " --overwrite"
     raise StoreError(f"{what}; open it with the encoder that built it, or rebuild it: {again}")
+
+
+def layers(encoder: Any) -> Iterator[Any]:
+    """The encoder, what it wraps (its field `encoder`), and so on."""
+    yield encoder
+    if is_dataclass(encoder):
+        for field in fields(encoder):
+            if field.name == "encoder":
+                yield from layers(getattr(encoder, field.name))
