@@ -29,7 +29,8 @@ def harbour(c: Canvas) -> None:
     paving = vary(c.draw, c.draw.choice(PAVINGS), 8)
     deck = vary(c.draw, c.draw.choice(((176, 170, 158), (146, 128, 106), (120, 118, 114))), 10)
     _, v = c.axes(frame)
-    c.flood(byte_mask(v > edge), waters(c))
+    tint = waters(c)
+    c.flood(byte_mask(v > edge), tint)
     c.polygon(frame.box(0, edge - 8, 170, 16), paving)
     c.polygon(frame.box(0, edge, 170, 1.6), light(deck, 0.8))
     road(c, [frame(-90, edge - 18), frame(90, edge - 18)], 3.5, light(paving, 0.75), (200, 196, 180))
@@ -37,7 +38,7 @@ def harbour(c: Canvas) -> None:
     pitch, length, finger = c.draw.uniform(15, 25), c.draw.uniform(24, 46), c.draw.random() < 0.6
     while u < 62:
         reach = length * c.draw.uniform(0.75, 1.1)
-        c.polygon(frame.box(u + 1, edge + reach / 2 + 1, 2.4, reach), light(waters(c)[0], 0.55))
+        c.polygon(frame.box(u + 1, edge + reach / 2 + 1, 2.4, reach), light(tint[0], 0.55))
         c.polygon(frame.box(u, edge + reach / 2, 2.4, reach), deck)
         for step in range(1, int(reach / 7)) if finger else ():
             c.polygon(frame.box(u, edge + 7 * step + 3, 8.5, 0.9), deck)
@@ -169,12 +170,13 @@ def bridge(c: Canvas) -> None:
     half = c.draw.uniform(20, 30)
     rim = half - np.abs(v) + (c.field("broad") - np.float32(0.5)) * np.float32(8)
     c.wash(mix(sand(c), c.greens[1], 0.4), soft_mask(rim + 2))
-    c.flood(soft_mask(rim), waters(c))
+    tint = waters(c)
+    c.flood(soft_mask(rim), tint)
     deck = Frame(math.atan2(frame.sin, frame.cos) + math.pi / 2 + c.draw.uniform(-0.35, 0.35), frame.x, frame.y)
     width, paving = c.draw.uniform(6, 10), vary(c.draw, c.draw.choice(PAVINGS), 8)
     dx, dy = c.sun[0] * 5, c.sun[1] * 5 + 1.5
     rail = light(vary(c.draw, c.draw.choice(((176, 172, 164), (130, 116, 104), (100, 112, 116)))), 1.0)
-    c.polygon([(x + dx, y + dy) for x, y in deck.box(0, 0, 2 * half + 6, width)], light(waters(c)[0], 0.45))
+    c.polygon([(x + dx, y + dy) for x, y in deck.box(0, 0, 2 * half + 6, width)], light(tint[0], 0.45))
     for u in np.arange(-half + 5, half, c.draw.uniform(9, 13)):
         c.polygon(deck.box(float(u), 0, 2.2, width + 5), light(rail, 0.8))
     c.polygon(deck.box(0, 0, 180, width), rail)
