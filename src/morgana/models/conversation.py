@@ -12,10 +12,10 @@ from torch import Tensor
 
 from morgana.corpus.atlas.language import caption
 from morgana.models.lessons import Lesson
+from morgana.models.tokenizer import IMAGE, PAD
 
 PATCHES = 144  # visual tokens of the reference model
 READING = 0.2  # weight of the loss on article tokens; answers weigh 1 (we chose)
-IGNORED = -100
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,9 @@ class Writer:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
-        self.image = tokenizer.token_to_id("<image>")
-        self.pad = tokenizer.token_to_id("<pad>")
+        self.image = int(tokenizer.token_to_id(IMAGE) or 0)
+        self.pad = int(tokenizer.token_to_id(PAD) or 0)
+        self.size = int(tokenizer.get_vocab_size())
 
     def encode(self, text: str) -> list[int]:
         return list(self.tokenizer.encode(text).ids)

@@ -89,7 +89,7 @@ def look(seen: View, draw: np.random.Generator) -> Question | None:
 
 
 def other_article(draw: np.random.Generator, seed: int, at: Site, sites: int) -> str:
-    """An article that is not about this site: mostly of a site of another kind, else a kind, the weather or anything."""
+    """An article that is not about this site: most often that of a site of another kind."""
     chance = draw.random()
     if chance < 0.6:
         while True:

@@ -46,7 +46,8 @@ class Recipe:
 
 def optimisers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
     """Muon for matrices inside the towers when the recipe asks for it; AdamW for everything else."""
-    hidden, rest = [], []
+    hidden: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             inner = recipe.muon is not None and parameter.ndim == 2 and "embed" not in name and name != "proj"
