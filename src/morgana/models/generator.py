@@ -46,7 +46,8 @@ def train_generator(
     weights = retriever / "open_clip_model.safetensors"
     if not weights.exists():
         raise StoreError(
-            f"{retriever} holds no open_clip_model.safetensors; train it first: morgana train retriever --out {retriever}"
+            f"{retriever} holds no open_clip_model.safetensors; "
+            f"train it first: morgana train retriever --out {retriever}"
         )
     work = out / "training"
     words = work / "tokenizer.json"
@@ -64,7 +65,7 @@ def train_generator(
 
 
 def build(writer: Writer) -> Any:
-    """A LlavaForConditionalGeneration with random weights; plain attention, which a CPU runs fastest at these lengths."""
+    """A LlavaForConditionalGeneration with random weights and plain attention, the fastest on a CPU here."""
     from transformers import LlavaForConditionalGeneration
 
     config = reference_config(writer.size, pad=writer.pad, image=writer.image)
