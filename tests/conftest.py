@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: tiny models gain nothing from threads, and lose much
 
 import pytest
 from hypothesis import settings
@@ -193,7 +197,9 @@ def write_tiny_clip(folder: Path, seed: int = 0) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = Tokenizer.from_file(str(byte_level(folder / "tokenizer.json", ("<pad>", "<s>", "</s>"))))
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 2)])
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>").save_pretrained(str(folder))
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>").save_pretrained(
+        str(folder)
+    )
     text = {"context_length": 16, "vocab_size": 360, "width": 32, "heads": 2, "layers": 2}
     text |= {"pool_type": "eos", "eos_id": 2, "pad_id": 0}
     vision = {"image_size": 32, "patch_size": 8, "width": 32, "layers": 2, "head_width": 16}
@@ -217,3 +223,20 @@ def tiny_clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def other_clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same architecture with other weights."""
     return write_tiny_clip(tmp_path_factory.mktemp("other-clip"), seed=1)
+
+
+@pytest.fixture
+def little_space() -> Callable[[int], AbstractContextManager[None]]:
+    """`with little_space(n)`: no file can grow beyond n bytes, which fails as a full disk does."""
+    import resource
+
+    @contextmanager
+    def limited(size: int) -> Iterator[None]:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limited

@@ -20,9 +20,7 @@ def word_tokenizer(path: Path, special: tuple[str, ...] = ("<pad>", "<s>", "</s>
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    made.train_from_iterator(
-        ["USER: Article 1: the harbour\nQuestion: what is it? ASSISTANT: a harbour"] * 4, trainer
-    )
+    made.train_from_iterator(["USER: Article 1: the harbour\nQuestion: what is it? ASSISTANT: a harbour"] * 4, trainer)
     made.save(str(path))
     return path
 
@@ -39,9 +37,7 @@ def test_the_processor_is_read_back_and_expands_the_image_to_144_tokens(tmp_path
     ]
     text = read.apply_chat_template(talk, add_generation_prompt=True)
     assert text == "USER: <image>\nQuestion: what is it? ASSISTANT:"
-    full = read.apply_chat_template(
-        [*talk, {"role": "assistant", "content": [{"type": "text", "text": "a harbour"}]}]
-    )
+    full = read.apply_chat_template([*talk, {"role": "assistant", "content": [{"type": "text", "text": "a harbour"}]}])
     assert full == "USER: <image>\nQuestion: what is it? ASSISTANT: a harbour</s>"
     pixels = torch.rand(1, 3, 96, 96)
     batch = read(images=pixels, text=[text], return_tensors="pt", do_rescale=False)

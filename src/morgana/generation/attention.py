@@ -61,19 +61,21 @@ class Block:
     fired: set[int] = field(default_factory=set)
 
     @cached_property
-    def rows(self) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Query rows (B, R) that somebody edits, which of them are real, and which (B, R) are each one's own."""
+    def rows(self) -> tuple[Tensor, Tensor, list[Tensor | None]]:
+        """Query rows (B, R) that somebody edits, which are real, and which (B, R) are each one's own (None: none)."""
         spans, device = self.layout.spans, self.layout.device
         wanted = [[set(part.rows(s)) for s in spans] for part in self.interventions]
         union = [sorted(set().union(*(rows[i] for rows in wanted))) for i in range(len(spans))]
         widest = max(map(len, union))
-        index = torch.tensor([row + [0] * (widest - len(row)) for row in union], device=device)
-        real = torch.tensor([[j < len(row) for j in range(widest)] for row in union], device=device)
-        mine = [
-            torch.tensor([[j < len(r) and r[j] in w for j in range(widest)] for r, w in zip(union, rows, strict=True)])
-            for rows in wanted
-        ]
-        return index, real, [m.to(device) for m in mine]
+        filled = [row + [-1] * (widest - len(row)) for row in union]
+
+        def among(rows: list[set[int]]) -> Tensor:
+            return torch.tensor(
+                [[t in mine for t in row] for row, mine in zip(filled, rows, strict=True)], device=device
+            )
+
+        index = torch.tensor(filled, dtype=torch.long, device=device)
+        return index.clamp(min=0), index >= 0, [among(rows) if any(rows) else None for rows in wanted]
 
 
 _active: ContextVar[Block | None] = ContextVar("morgana_block", default=None)
@@ -152,6 +154,8 @@ def attend(
     if block is None or not prefill(block, query, key):
         return out, weights
     index, real, _ = block.rows
+    if not index.numel():
+        return out, weights
     taken = query.gather(2, index[:, None, :, None].expand(-1, query.shape[1], -1, query.shape[3]))
     plain = visible(scores(taken, key, kwargs.get("scaling")), index, attention_mask, query.shape[2])
     edited = edit(block, plain, module.layer_idx)
@@ -213,7 +217,7 @@ def edit(block: Block, plain: Tensor, layer: int) -> Tensor:
     """Every intervention's edit of its own rows, in order."""
     edited = plain
     for i, (part, mine) in enumerate(zip(block.interventions, block.rows[2], strict=True)):
-        if not mine.numel():
+        if mine is None:
             continue
         block.fired.add(i)
         after = part.edit(edited, block.layout, layer, block.reference)

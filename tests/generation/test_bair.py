@@ -1,0 +1,183 @@
+import math
+
+import pytest
+import torch
+
+from morgana.generation.attention import Reference
+from morgana.generation.generators.hf import HF
+from morgana.generation.interventions.bair import BAIR, penalty, solve
+from morgana.generation.layout import Layout
+from morgana.generation.prompts import Spans
+from morgana.generation.visual import Probe, sharpness
+from morgana.types import SpecError
+
+CPU = torch.device("cpu")
+
+
+def layout(*rows):
+    """Rows of (padding, first visual, one past the last visual); prompts of 40 tokens."""
+    return Layout(tuple(Spans(pad, 40, ((a, b),) if b > a else (), (), (38, 39)) for pad, a, b in rows), CPU)
+
+
+RAGGED = layout((0, 5, 21), (7, 9, 25), (3, 10, 16), (11, 0, 0))
+
+
+@pytest.fixture
+def scores():
+    made = torch.randn(4, 3, 1, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 3
+    for i, spans in enumerate(RAGGED.spans):
+        made[i, ..., : spans.start] = float("-inf")
+    return made
+
+
+@pytest.fixture
+def reference():
+    draw = torch.Generator().manual_seed(2)
+    odds = torch.randn(4, 3, dtype=torch.float64, generator=draw)
+    return Reference({0: odds}, {0: torch.rand(4, 3, dtype=torch.float64, generator=draw) * 0.8})
+
+
+def columns(spans):
+    visual = [t for a, b in spans.image for t in range(a, b)]
+    return visual, [t for t in range(spans.start, spans.stop) if t not in visual]
+
+
+def plainly(part, row, spans, log_odds, sharp):
+    """The equations of the paper for one head, in plain Python on floats."""
+    visual, text = columns(spans)
+    if not visual:
+        return row
+    seen, words = [float(row[t]) for t in visual], [float(row[t]) for t in text]
+    mean = sum(seen) / len(seen)
+    deviation = math.sqrt(sum((e - mean) ** 2 for e in seen) / (len(seen) - 1))
+    z = [(e - mean) / deviation for e in seen]
+    g = [v / (1 + math.exp(-v)) for v in z]
+
+    def spread(t):
+        top = max(t * v for v in g)
+        p = [math.exp(t * v - top) for v in g]
+        p = [v / sum(p) for v in p]
+        return 1 + sum(v * math.log(v) for v in p if v > 0) / math.log(len(p))
+
+    low, high = 0.0, 100.0
+    for _ in range(80):
+        middle = (low + high) / 2
+        low, high = (middle, high) if spread(middle) < min(0.99, part.gamma_s * sharp) else (low, middle)
+    warm = [low * v for v in g]
+    shift = log_odds + math.log(sum(map(math.exp, words))) - math.log(sum(map(math.exp, warm)))
+    made = row.clone()
+    for t, e, w in zip(visual, seen, warm, strict=True):
+        made[t] = e + part.alpha_v * (w + shift - e)
+    count, fifth = len(words), int(len(words) / 5)
+    average = sum(words) / count
+    primacy = max(0.0, sum(words[:fifth]) / fifth - average)
+    recency = max(0.0, sum(words[-fifth:]) / fifth - average)
+    for j, (t, e) in enumerate(zip(text, words, strict=True), 1):
+        pen = primacy * max(0.0, 1 - 2 * j / count) ** 2 + recency * max(0.0, 2 * j / count - 1) ** 2
+        made[t] = e - part.alpha_t * (pen if j <= count - part.safe_tail else 0)
+    return made
+
+
+@pytest.mark.parametrize(
+    "part", [BAIR(), BAIR(1.0, 0.0), BAIR(0.3, 2.0, 0.5, 4), BAIR(0.0, 1.0), BAIR(1.0, 1.0, 3.0)], ids=repr
+)
+def test_it_is_the_equations_of_the_paper_head_by_head(part, scores, reference):
+    made = part.edit(scores, RAGGED, 0, reference)
+    for i, spans in enumerate(RAGGED.spans):
+        for head in range(3):
+            wanted = plainly(
+                part,
+                scores[i, head, 0],
+                spans,
+                float(reference.log_odds[0][i, head]),
+                float(reference.sharpness[0][i, head]),
+            )
+            torch.testing.assert_close(made[i, head, 0], wanted, atol=1e-6, rtol=1e-6)
+
+
+def test_fully_restored_attention_has_the_mass_and_sharpness_wanted(scores, reference):
+    made = BAIR(1.0, 0.0).edit(scores, RAGGED, 0, reference).softmax(-1)
+    for i, spans in enumerate(RAGGED.spans[:3]):
+        seen = made[i, :, 0, columns(spans)[0]]
+        torch.testing.assert_close(seen.sum(-1), reference.log_odds[0][i].sigmoid(), atol=1e-6, rtol=0)
+        p = seen / seen.sum(-1, keepdim=True)
+        sharp = 1 + (p * p.log()).sum(-1) / math.log(p.shape[-1])
+        torch.testing.assert_close(sharp, reference.sharpness[0][i], atol=1e-4, rtol=0)
+
+
+def test_nothing_is_done_without_strength_or_without_an_image(scores, reference):
+    assert torch.equal(BAIR(0.0, 0.0).edit(scores, RAGGED, 0, reference), scores)
+    assert torch.equal(BAIR(1.0, 1.0).edit(scores, RAGGED, 0, reference)[3], scores[3])
+    blind = layout((0, 0, 0))
+    assert torch.equal(BAIR(1.0, 1.0).edit(scores[:1], blind, 0, None), scores[:1])
+
+
+def test_the_penalty_only_lowers_text_and_spares_the_middle(scores):
+    pen = penalty(RAGGED.text.take(scores), RAGGED, 0)
+    assert (pen >= 0).all()
+    assert (pen > 0).any()
+    for i, spans in enumerate(RAGGED.spans):
+        count = len(columns(spans)[1])
+        assert (pen[i, ..., count:] == 0).all()
+        if count % 2 == 0:
+            assert (pen[i, ..., count // 2 - 1] == 0).all()
+    safe = penalty(RAGGED.text.take(scores), RAGGED, 5)
+    for i, spans in enumerate(RAGGED.spans):
+        count = len(columns(spans)[1])
+        assert (safe[i, ..., count - 5 :] == 0).all()
+        assert torch.equal(safe[i, ..., : count - 5], pen[i, ..., : count - 5])
+    flat = torch.where(scores.isneginf(), scores, 1.5)
+    assert penalty(RAGGED.text.take(flat), RAGGED, 0).abs().max() < 1e-12
+
+
+def test_with_the_penalty_the_image_gets_at_least_its_mass(scores, reference):
+    made = BAIR(1.0, 1.0).edit(scores, RAGGED, 0, reference).softmax(-1)
+    for i, spans in enumerate(RAGGED.spans[:3]):
+        assert (made[i, :, 0, columns(spans)[0]].sum(-1) >= reference.log_odds[0][i].sigmoid() - 1e-9).all()
+
+
+def test_a_flat_image_a_single_visual_token_and_extreme_targets_stay_finite(scores):
+    scores[..., 5:21] = 2.0
+    one = layout((0, 5, 6), (7, 9, 25), (3, 10, 16), (11, 0, 0))
+    odds = torch.tensor([[80.0, -80.0, 0.0]] * 4, dtype=torch.float64)
+    for sharp in (0.0, 0.5, 1.0, float("nan")):
+        target = Reference({0: odds}, {0: torch.full_like(odds, sharp)})
+        made = BAIR(1.0, 1.0).edit(scores, one, 0, target)
+        assert torch.equal(made.isneginf(), scores.isneginf())
+        assert made.softmax(-1).isfinite().all()
+
+
+def test_the_scale_follows_its_equation_when_differentiated():
+    shape = torch.randn(1, 2, 1, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(3), requires_grad=True)
+    sharp = torch.tensor([[[[0.2]], [[0.6]]]], dtype=torch.float64, requires_grad=True)
+    mask, count = torch.ones(1, 1, 1, 7, dtype=torch.bool), torch.full((1, 1, 1, 1), 7)
+    torch.testing.assert_close(sharpness(solve(shape, mask, count, sharp) * shape, count), sharp, atol=1e-5, rtol=0)
+    assert torch.autograd.gradcheck(
+        lambda g, s: solve(g, mask, count, s), (shape, sharp), eps=1e-4, atol=1e-2, rtol=1e-2
+    )
+
+
+def test_it_cannot_run_without_a_calibration_that_fits(scores, reference):
+    with pytest.raises(SpecError, match="calibration pass"):
+        BAIR().edit(scores, RAGGED, 0, None)
+    with pytest.raises(SpecError, match="does not fit layer 1"):
+        BAIR().edit(scores, RAGGED, 1, reference)
+    with pytest.raises(SpecError, match="does not fit"):
+        BAIR().edit(scores[:, :2], RAGGED, 0, reference)
+    with pytest.raises(SpecError, match=r"alpha_v is -0\.1"):
+        BAIR(-0.1)
+    with pytest.raises(SpecError, match="alpha_t is nan"):
+        BAIR(alpha_t=float("nan"))
+
+
+def test_inside_a_model_every_layer_and_head_hits_its_target(folder, pixels, query, hits):
+    generator, probe, bare = HF(folder, interventions=(BAIR(1.0, 0.0),)), Probe(), Probe()
+    images, asked = [pixels[:1], pixels[1:]], [query, query]
+    with torch.no_grad():
+        generator.prefill(images, asked, [hits, hits[:1]], probe=probe)
+        HF(folder).prefill(images, asked, [(), ()], probe=bare)
+    assert len(probe.log_odds) == 3
+    for layer in probe.log_odds:
+        mass = probe.log_odds[layer].sigmoid()
+        torch.testing.assert_close(mass, bare.log_odds[layer].sigmoid(), atol=2e-6, rtol=0)
+        torch.testing.assert_close(probe.sharpness[layer], bare.sharpness[layer].clamp(max=0.99), atol=1e-4, rtol=0)
