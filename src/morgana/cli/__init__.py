@@ -1,0 +1,5 @@
+"""The command line: every command's `--help` shows an example."""
+
+from morgana.cli.app import main
+
+__all__ = ["main"]

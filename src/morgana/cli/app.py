@@ -1,0 +1,104 @@
+"""The `morgana` command: its sub-commands, and how it ends.
+
+Exit status 0: done. 1: a mistake of the input, said in one line. 2: a command line that cannot be read.
+130: stopped with Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from morgana.cli import asking, atlas, demo, evaluating, indexing, listing, training
+from morgana.cli.output import one_line, tell
+
+app = typer.Typer(
+    name="morgana",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+for group in (demo, indexing, asking, evaluating, listing, training, atlas):
+    app.add_typer(group.app)
+
+
+def show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"morgana {version('morgana')}")
+        raise typer.Exit
+
+
+@app.callback()
+def morgana(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere on the line.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Build a multimodal RAG pipeline, then attack, defend and measure it.
+
+    Parts are named by the call that builds them, as in Python:
+    PGD(steps=40), Smoothed(OpenCLIP("atlas"), sigma=0.1). `morgana list` shows them all.
+
+    \b
+    Begin here:
+      morgana demo --out demo
+      morgana index build "Atlas(sites=60)" --out atlas.index
+      morgana ask atlas.index --image tile.png "Who operates this place?"
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command line, and leave the process with its exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else it warns about every fork
+    sys.exit(run([word for word in words if word != "--debug"], "--debug" in words))
+
+
+def run(words: Sequence[str], debug: bool) -> int:
+    """The exit status; what went wrong is told on stderr, in one line unless `debug`."""
+    try:
+        status = app(list(words), prog_name="morgana", standalone_mode=False)
+        sys.stdout.flush()
+        return int(status or 0)
+    except KeyboardInterrupt:
+        tell("stopped")
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone: `morgana list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (typer.Abort, typer.TyperException) as error:
+        return misread(error)
+    except Exception as error:  # the last line of defence: a user should never meet a traceback unasked
+        if debug:
+            traceback.print_exc()
+        return blame(error)
+
+
+def misread(error: Exception) -> int:
+    """A command line that cannot be read."""
+    message = error.format_message() if isinstance(error, typer.TyperException) else "nothing was typed"
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "morgana"
+    if message:
+        tell(f"error: {one_line(message)} (`{command} --help` shows what it takes)")
+    return 2
+
+
+def blame(error: Exception) -> int:
+    from morgana.types import MorganaError
+
+    text = one_line(str(error))
+    if isinstance(error, MorganaError):
+        tell(f"error: {text}")
+    else:
+        tell(f"error: {type(error).__name__}: {text}; run again with --debug for the traceback")
+    return 1

@@ -1,0 +1,153 @@
+"""`morgana index build|info|verify` and `morgana search`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from morgana.cli import inputs
+from morgana.cli.inputs import AsJSON, BatchSize, Device, EncoderSpec, ImageFile, IndexFolder, K, Stages
+from morgana.cli.output import HIT_HEADS, hit_json, hit_rows, resumable, say, say_json, table, tell
+
+if TYPE_CHECKING:
+    from morgana.index import Index
+    from morgana.types import Encoder
+
+app = typer.Typer()
+index = typer.Typer(no_args_is_help=True, help="Build, describe and check an index.")
+app.add_typer(index, name="index")
+
+DEFAULT_ENCODER = 'OpenCLIP("atlas")'
+
+
+@index.command()
+def build(
+    corpus: Annotated[
+        str, typer.Argument(metavar="CORPUS", help="A corpus, or a folder with corpus.jsonl, or a folder of images.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The index folder to write.")],
+    encoder: Annotated[str, typer.Option("--encoder", help="What embeds documents and queries.")] = DEFAULT_ENCODER,
+    kind: Annotated[str, typer.Option("--kind", help="How vectors are searched.")] = "Flat()",
+    embed: Annotated[str, typer.Option("--embed", help="Of documents with both: text, image or both.")] = "text",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the index that is there.")] = False,
+    batch_size: BatchSize = 64,
+    device: Device = None,
+    json: AsJSON = False,
+) -> None:
+    """Embed a corpus and write an index; a build that was stopped goes on when called again.
+
+    \b
+    Examples:
+      morgana index build "Atlas(sites=240)" --out atlas.index
+      morgana index build my-photos/ --out photos.index --embed image
+      morgana index build my-corpus/ --out my.index --encoder 'OpenCLIP("ViT-B-32", "laion2b_s34b_b79k")'
+    """
+    from morgana.index import build as build_index
+
+    source = inputs.corpus(corpus)
+    chosen = inputs.encoder(encoder, device, batch_size)
+    with resumable("the same command goes on where it was"):
+        made = build_index(
+            source,
+            chosen,
+            out,
+            kind=inputs.kind_of("index", kind),
+            embed=embed,
+            batch_size=batch_size or 64,
+            overwrite=overwrite,
+        )
+    for id, why in made.quarantine()[:3]:
+        tell(f"left out {id}: {why}")
+    describe(made, json)
+
+
+@index.command()
+def info(folder: IndexFolder, json: AsJSON = False) -> None:
+    """Say what an index holds and what built it.
+
+    \b
+    Example:
+      morgana index info atlas.index --json
+    """
+    from morgana.index import Index
+
+    describe(Index.open(folder), json)
+
+
+@index.command()
+def verify(folder: IndexFolder, json: AsJSON = False) -> None:
+    """Check every byte of an index; the exit status is 1 if anything is wrong.
+
+    \b
+    Example:
+      morgana index verify atlas.index
+    """
+    from morgana.index import Index
+    from morgana.types import StoreError
+
+    wrong = Index.open(folder).verify()
+    if json:
+        say_json({"path": str(folder), "ok": not wrong, "wrong": wrong})
+    if wrong:
+        raise StoreError(f"{folder} is damaged: {'; '.join(wrong)}; rebuild it")
+    if not json:
+        say(f"{folder} is whole")
+
+
+@app.command()
+def search(
+    folder: IndexFolder,
+    image: ImageFile = None,
+    text: Annotated[str, typer.Option("--text", help="What to look for, in words.")] = "",
+    k: K = 5,
+    encoder: EncoderSpec = None,
+    stage: Stages = None,
+    batch_size: BatchSize = None,
+    device: Device = None,
+    json: AsJSON = False,
+) -> None:
+    """Find the documents nearest to an image or a text.
+
+    \b
+    Examples:
+      morgana search atlas.index --image tile.png
+      morgana search atlas.index --text "who operates the harbour of Calmouth?" --k 3 --json
+    """
+    from morgana.eval.bench import Lookup
+    from morgana.pipeline import Pipeline
+
+    asked = inputs.query(text, image)
+    opened, seen_by = open_index(folder, encoder, device, batch_size)
+    pipeline = Pipeline(Lookup(opened, seen_by), inputs.stages(stage))
+    (hits,) = pipeline.refine([asked], pipeline.retrieve([asked], k))
+    if json:
+        say_json({"index": str(folder), "encoder": repr(seen_by), "k": k, "hits": hit_json(hits)})
+        return
+    table("", HIT_HEADS, hit_rows(hits), right=(0, 1))
+    if k > opened.manifest.documents:
+        tell(f"the index holds {opened.manifest.documents} documents, fewer than the {k} that were asked for")
+
+
+def open_index(
+    folder: Path, encoder: str | None, device: str | None = None, batch_size: int | None = None
+) -> tuple[Index, Encoder]:
+    """The index, and the encoder that queries go through: the one that built it, with defenses around it or without."""
+    from morgana.eval.experiment import bare
+    from morgana.index import Index
+
+    found = Index.open(folder)
+    chosen = inputs.encoder(encoder or found.manifest.encoder, device, batch_size)
+    return Index.open(folder, bare(chosen)), chosen
+
+
+def describe(index: Index, json: bool) -> None:
+    about = index.info()
+    if json:
+        say_json(about)
+        return
+    shown = ("path", "documents", "vectors", "quarantined", "dimension", "metric", "kind", "embed", "encoder", "corpus")
+    for name in shown:
+        say(f"{name:12} {about[name]}")
+    say(f"{'size':12} {about['bytes'] / 1e6:.2f} MB")

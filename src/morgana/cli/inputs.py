@@ -1,0 +1,99 @@
+"""Options that several commands share, and how their text becomes parts, corpora and queries."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from morgana.types import Corpus, Encoder, Generator, Query, Stage
+
+IndexFolder = Annotated[Path, typer.Argument(metavar="INDEX", help="A folder that `morgana index build` made.")]
+ImageFile = Annotated[Path | None, typer.Option("--image", help="An image file (PNG, JPEG, WebP, TIFF, …).")]
+EncoderSpec = Annotated[
+    str | None,
+    typer.Option("--encoder", help="An encoder, such as a Smoothed(…) around the index's own [default: its own]."),
+]
+GeneratorSpec = Annotated[str, typer.Option("--generator", help="A generator: HF(MODEL), a folder or hub name.")]
+Stages = Annotated[list[str] | None, typer.Option("--stage", help="A stage that refines the hits; may be repeated.")]
+K = Annotated[int, typer.Option("--k", min=1, help="How many documents to retrieve.")]
+Seed = Annotated[int, typer.Option("--seed", help="Where all randomness comes from.")]
+Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, … [default: CUDA if there is any]")]
+BatchSize = Annotated[
+    int | None, typer.Option("--batch-size", min=1, help="Samples at once; takes memory, changes no result.")
+]
+AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of text.")]
+
+
+def corpus(text: str) -> Corpus:
+    """A corpus by its spec, or by its folder: BEIR-style if it holds corpus.jsonl, else a folder of images."""
+    from morgana.spec import registry
+    from morgana.types import SpecError, StoreError
+
+    folder = Path(text)
+    if folder.is_dir():
+        beir = (folder / "corpus.jsonl").exists()
+        made: Corpus = registry()["JSONLines" if beir else "ImageFolder"](root=text)
+        return made
+    if not re.match(r"\s*[A-Za-z_]\w*\s*(\(|$)", text):
+        raise StoreError(f"there is no corpus folder {text!r}; name a folder, or a corpus such as Atlas(sites=240)")
+    found: Corpus = kind_of("corpus", text)
+    if not hasattr(found, "documents"):
+        raise SpecError(f"{found!r} is no corpus; `morgana list corpus` shows those there are")
+    return found
+
+
+def kind_of(kind: str, text: str, device: str | None = None, batch_size: int | None = None) -> Any:
+    """The part that `text` spells, which must be of `kind` (or a defense around one); SpecError if it is not."""
+    from morgana.spec import components, parse
+    from morgana.types import SpecError
+
+    made = parse(text)
+    if not isinstance(made, (*components(kind), *components("defense"))):
+        raise SpecError(f"{text!r} is no {kind}; `morgana list {kind}` shows those there are")
+    return placed(made, device=device, batch_size=batch_size)
+
+
+def placed(part: Any, **settings: Any) -> Any:
+    """The part, and the parts inside it, with settings such as the device where they take them; None leaves alone."""
+    if isinstance(part, tuple):
+        return tuple(placed(p, **settings) for p in part)
+    if not is_dataclass(part) or isinstance(part, type):
+        return part
+    inner = {f.name: placed(getattr(part, f.name), **settings) for f in fields(part) if f.init}
+    wanted = {k: v for k, v in settings.items() if v is not None and k in inner}
+    changed = {k: v for k, v in (inner | wanted).items() if v is not getattr(part, k)}
+    return replace(part, **changed) if changed else part
+
+
+def encoder(text: str, device: str | None = None, batch_size: int | None = None) -> Encoder:
+    made: Encoder = kind_of("encoder", text, device, batch_size)
+    return made
+
+
+def generator(text: str, device: str | None = None, batch_size: int | None = None) -> Generator:
+    made: Generator = kind_of("generator", text, device, batch_size)
+    return made
+
+
+def stages(texts: list[str] | None) -> tuple[Stage, ...]:
+    return tuple(kind_of("stage", text) for text in texts or ())
+
+
+def query(text: str, image: Path | None) -> Query:
+    """What was asked; StoreError for an image that cannot be read, SpecError for a text that cannot be asked."""
+    from morgana.corpus.images import load
+    from morgana.files import unfit
+    from morgana.types import Query, SpecError
+
+    if image is not None:
+        load(image)
+    if why := unfit(text):
+        raise SpecError(f"the question cannot be asked: {why}")
+    if not text.strip() and image is None:
+        raise SpecError("nothing to look for; give --image FILE, a text, or both")
+    return Query(image.stem if image else "question", text, image)

@@ -1,0 +1,56 @@
+"""`morgana train`: the bundled reference models, made again from nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from morgana.cli.inputs import Device, Seed
+from morgana.cli.output import resumable, say
+
+app = typer.Typer()
+train = typer.Typer(no_args_is_help=True, help="Train the bundled reference models on Atlas.")
+app.add_typer(train, name="train")
+
+Out = Annotated[Path, typer.Option("--out", help="The model folder to write; a run that was stopped goes on there.")]
+Steps = Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps in all.")]
+SAME = "the same command goes on where it was"
+
+
+@train.command()
+def retriever(out: Out, steps: Steps = 3000, seed: Seed = 0, device: Device = None) -> None:
+    """Train the retriever, an open_clip model, from scratch; Ctrl-C leaves a checkpoint.
+
+    \b
+    Example:
+      morgana train retriever --out my-clip --steps 3000
+      morgana search atlas.index --text "boats at a quay" --encoder 'OpenCLIP("my-clip")'
+    """
+    with resumable(SAME):
+        from morgana.models.retriever import train_retriever
+
+        train_retriever(out, steps, seed, place(device))
+    say(f"the retriever is in {out}")
+
+
+@train.command()
+def generator(out: Out, steps: Steps = 12000, seed: Seed = 0, device: Device = None) -> None:
+    """Train the generator, a LLaVA of a few million parameters, from scratch; Ctrl-C leaves a checkpoint.
+
+    \b
+    Example:
+      morgana train generator --out my-mllm --steps 12000 --device cuda
+    """
+    with resumable(SAME):
+        from morgana.models.generator import train_generator
+
+        train_generator(out, steps, seed, place(device))
+    say(f"the generator is in {out}")
+
+
+def place(device: str | None) -> str:
+    import torch
+
+    return device or ("cuda" if torch.cuda.is_available() else "cpu")
