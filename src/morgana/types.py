@@ -125,10 +125,14 @@ class Goal(Protocol):
 
 
 class Threat(Protocol):
-    """What the attacker may change: parameters to images that can be made."""
+    """What the attacker may change: parameters to images that can be made and saved as 8-bit files."""
 
     def start(self, clean: Pixels) -> Params:
         """A random member of the threat, drawn in the current seeded scope."""
+        ...
+
+    def origin(self, clean: Pixels) -> Params:
+        """The member that a search without a random start begins from."""
         ...
 
     def render(self, clean: Pixels, params: Params) -> Pixels:
@@ -139,8 +143,24 @@ class Threat(Protocol):
         """Back into the set; idempotent."""
         ...
 
-    def step(self, params: Params, grad: Params, rate: float) -> Params:
-        """One ascent step of relative size `rate`, before projection."""
+    def steepest(self, grad: Params) -> Params:
+        """The direction of steepest ascent in the threat's own norm, with entries of unit RMS (L∞: the sign)."""
+        ...
+
+    def step(self, params: Params, direction: Params, rate: float) -> Params:
+        """Move by `rate` of the threat's radius along a direction of unit RMS, before projection."""
+        ...
+
+    def penalty(self, params: Params) -> Tensor:
+        """What a member costs the attacker for looking unnatural, (B,); differentiable, 0 for norm balls."""
+        ...
+
+    def finish(self, clean: Pixels, params: Params) -> Pixels:
+        """The member on the 8-bit grid, still inside the threat: what a PNG file will hold."""
+        ...
+
+    def excess(self, clean: Pixels, pixels: Pixels, params: Params) -> Tensor:
+        """How far pixels on the 8-bit grid lie outside the threat, (B,) float64; 0 or less is inside."""
         ...
 
 
