@@ -108,6 +108,7 @@ def reference_config(
         "num_attention_heads": 4,
         "num_key_value_heads": 4,
         "max_position_embeddings": 2048,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 500_000.0},
         "tie_word_embeddings": True,
         "pad_token_id": pad,
         "bos_token_id": begin,

@@ -17,13 +17,14 @@ from torch import Tensor
 from morgana.corpus.atlas.world import View
 from morgana.generation.reference import reference_config, reference_processor, vision_from_openclip
 from morgana.models.conversation import Batch, Writer, weighted_loss
+from morgana.models.copying import write_induction
 from morgana.models.feed import behind, feed
 from morgana.models.language import exercise, teach_language, to
 from morgana.models.lessons import lesson
 from morgana.models.loop import Recipe, train
 from morgana.models.retriever import MEAN, STD, images
 from morgana.models.tokenizer import train_tokenizer
-from morgana.seeds import rng, seeded
+from morgana.seeds import derive, rng, seeded
 from morgana.types import StoreError
 
 SEEN, READ = 12, 4  # conversations with an image a step, text-only rows beside them so that reading is not lost
@@ -55,7 +56,7 @@ def train_generator(
         train_tokenizer(words, seed)
     writer = Writer(Tokenizer.from_file(str(words)))
     with seeded(seed, "generator", "weights"):
-        model = build(writer).to(device)
+        model = build(writer, seed).to(device)
     model.model.vision_tower.load_state_dict(vision_from_openclip(load_file(weights)))
     model.model.vision_tower.requires_grad_(False)
     learn_language(model, writer, work / "language", language_steps, seed, compiled=compiled)
@@ -64,13 +65,15 @@ def train_generator(
     model.to(torch.float32).save_pretrained(str(out))
 
 
-def build(writer: Writer) -> Any:
-    """A LlavaForConditionalGeneration with random weights and plain attention, the fastest on a CPU here."""
+def build(writer: Writer, seed: int) -> Any:
+    """A LlavaForConditionalGeneration with random weights that can copy, and plain attention, the fastest on a CPU here."""
     from transformers import LlavaForConditionalGeneration
 
     config = reference_config(writer.size, pad=writer.pad, image=writer.image)
     config._attn_implementation = "eager"
-    return LlavaForConditionalGeneration(config)
+    model = LlavaForConditionalGeneration(config)
+    write_induction(model.model.language_model, torch.Generator().manual_seed(derive(seed, "induction")))
+    return model
 
 
 def learn_language(model: Any, writer: Writer, work: Path, steps: int, seed: int, *, compiled: bool) -> None:
@@ -98,7 +101,7 @@ def teach_sight(model: Any, writer: Writer, work: Path, steps: int, seed: int) -
         return 0.8 * weighted_loss(look, seen) + 0.2 * weighted_loss(text, read)
 
     recipe = Recipe(steps=steps, rate=8e-4)
-    train(model, loss_of, recipe, work, "sight", lambda _: examine(model, writer), report_every=200)
+    train(model, loss_of, recipe, work, "sight", seed, lambda _: examine(model, writer), report_every=200)
 
 
 def mixed(writer: Writer, seed: int, step: int) -> tuple[Tensor, Batch, Batch]:

@@ -36,8 +36,8 @@ def teach_language(model: Any, writer: Writer, work: Path, steps: int, seed: int
             logits = forward(input_ids=batch.ids, use_cache=False).logits
         return weighted_loss(logits, batch)
 
-    recipe = Recipe(steps=steps, rate=1.5e-3)
-    train(model, loss_of, recipe, work, "language", lambda _: examine(model, writer), report_every=200)
+    recipe = Recipe(steps=steps, rate=1e-3)
+    train(model, loss_of, recipe, work, "language", seed, lambda _: examine(model, writer), report_every=200)
 
 
 def packed(writer: Writer, seed: int, steps: int, step: int) -> Batch:

@@ -21,9 +21,11 @@ from rich.progress import (
 )
 from torch import Tensor, nn
 
+from morgana.seeds import seeded
 from morgana.types import StoreError
 
 SAVE_EVERY = 60.0  # seconds
+PLAIN_EVERY = 50  # steps a line where there is no terminal to draw a bar on
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ def train(
     recipe: Recipe,
     folder: Path,
     title: str,
+    seed: int,
     report: Callable[[int], str] | None = None,
     report_every: int = 200,
 ) -> None:
@@ -86,7 +89,8 @@ def train(
         try:
             for step in range(start, recipe.steps):
                 set_rates(steppers, rates, recipe.scale(step))
-                loss = loss_of(step)
+                with seeded(seed, title, step):
+                    loss = loss_of(step)
                 if not torch.isfinite(loss):
                     raise StoreError(f"{title}: the loss became {loss.item()} at step {step}; lower the rate")
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -96,6 +100,8 @@ def train(
                     stepper.zero_grad()
                 mean = loss.item() if mean is None else 0.98 * mean + 0.02 * loss.item()
                 bar.update(task, completed=step + 1, description=f"{title}  loss {mean:.3f}")
+                if not bar.console.is_terminal and (step + 1) % PLAIN_EVERY == 0:
+                    bar.console.print(f"{title} step {step + 1}/{recipe.steps}: loss {mean:.3f}")
                 last = step + 1 == recipe.steps
                 if report and ((step + 1) % report_every == 0 or last):
                     line = {"step": step + 1, "loss": round(mean, 4), "report": report(step + 1)}

@@ -64,7 +64,7 @@ def train_retriever(out: Path, steps: int, seed: int = 0, device: str = "cpu") -
         return contrast(image.float(), text.float(), scale, texts)
 
     recipe = Recipe(steps=steps, rate=1e-3, weight_decay=0.05)
-    train(model, loss_of, recipe, work, "retriever", lambda _: validate(model, words, device))
+    train(model, loss_of, recipe, work, "retriever", seed, lambda _: validate(model, words, device))
     write(model, out)
 
 
