@@ -6,11 +6,13 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+from morgana.attacks.composed import Composed
 from morgana.eval.experiment import Experiment
 from morgana.spec import components, literal
 
 NOTHING = "–"
-PLAIN = ("corpus", "stages", "index", "embed", "surface", "reach", "k", "topic", "kinds", "limit", "seed", "repeats")
+SEEN = {"both": "both", "retrieval": "the retriever", "generation": "the generator"}
+PLAIN = ("corpus", "stages", "index", "embed", "surface", "k", "topic", "kinds", "limit", "seed", "repeats")
 
 
 def axes(experiments: Sequence[Experiment]) -> list[dict[str, str]]:
@@ -19,6 +21,7 @@ def axes(experiments: Sequence[Experiment]) -> list[dict[str, str]]:
         "attack": names([e.attack for e in experiments], [e.member for e in experiments]),
         "defense": joined([(defenses(e.encoder), defenses(e.generator)) for e in experiments]),
         "attacker": [e.knowledge if e.member == "optimised" and defended(e) else NOTHING for e in experiments],
+        "seen by": [SEEN[e.reach] if e.attack is not None else NOTHING for e in experiments],
         "encoder": [plainly(core(e.encoder)) for e in experiments],
         "generator": [plainly(core(e.generator)) for e in experiments],
         **{name: [plainly(getattr(e, name)) for e in experiments] for name in PLAIN},
@@ -30,31 +33,32 @@ def axes(experiments: Sequence[Experiment]) -> list[dict[str, str]]:
 
 def names(attacks: Sequence[Any], members: Sequence[str]) -> list[str]:
     """clean, random CloudOverlay, fixed overcast, CloudWeb, PGD Linf(4/255)."""
-    spelled = brief([*attacks, *(getattr(a, "threat", None) for a in attacks)])
+    spelled = brief([*attacks, *(a.threat for a in attacks if a is not None)])
     return [title(attack, member, spelled) for attack, member in zip(attacks, members, strict=True)]
 
 
 def title(attack: Any, member: str, spelled: Mapping[str, str]) -> str:
     if member == "clean":
         return "clean"
-    threat = getattr(attack, "threat", None)
-    shown = spelled[repr(attack)] if threat is None else spelled[repr(threat)]
+    shown = spelled[repr(attack.threat)]
     if member == "random":
         return f"random {shown}"
     if member.startswith("fixed:"):
         return f"fixed {member.removeprefix('fixed:')}"
-    if threat is None or not hasattr(attack, "search"):
-        return spelled[repr(attack)]
-    return f"{type(attack.search).__name__} {shown}"
+    return f"{type(attack.search).__name__} {shown}" if isinstance(attack, Composed) else spelled[repr(attack)]
 
 
 def brief(parts: Sequence[Any]) -> dict[str, str]:
-    """repr -> the part's name, with its arguments where parts of one name differ."""
+    """repr -> the part's name, with the arguments in which parts of one name differ: Linf(2/255), Linf(8/255)."""
     by_repr = {repr(part): part for part in parts if part is not None}
-    count: dict[str, int] = {}
-    for part in by_repr.values():
-        count[type(part).__name__] = count.get(type(part).__name__, 0) + 1
-    return {text: type(p).__name__ if count[type(p).__name__] == 1 else text for text, p in by_repr.items()}
+    return {text: among(part, [p for p in by_repr.values() if type(p) is type(part)]) for text, part in by_repr.items()}
+
+
+def among(part: Any, like: Sequence[Any]) -> str:
+    shown = [f.name for f in fields(part) if len({repr(getattr(p, f.name)) for p in like}) > 1]
+    values = [literal(getattr(part, name)) for name in shown]
+    named = values if len(shown) == 1 else [f"{n}={v}" for n, v in zip(shown, values, strict=True)]
+    return f"{type(part).__name__}({', '.join(named)})" if named else type(part).__name__
 
 
 def defenses(part: Any) -> tuple[Any, ...]:

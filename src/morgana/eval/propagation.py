@@ -41,7 +41,7 @@ def propagation(
     records: Mapping[str, Sequence[Record]], metric: str, stage: str = "answer", seed: int = 0
 ) -> Propagation | None:
     """Split the change of one score over the samples that all four runs have; None if there are none."""
-    values = {name: {r.sample: r.scores.get(stage, {}).get(metric) for r in records[name]} for name in CELLS}
+    values = {name: {r.sample: r.value(stage, metric) for r in records[name]} for name in CELLS}
     clusters = {r.sample: r.cluster for r in records["clean"]}
     shared = [s for s in clusters if all(values[name].get(s) is not None for name in CELLS)]
     if not shared:

@@ -34,10 +34,9 @@ class Record:
     scores: Scores
     perturbation: dict[str, float] = field(default_factory=dict)  # of the judged image against the clean one
 
-    @property
-    def flat(self) -> dict[tuple[str, str], float]:
-        """(stage, metric) -> value."""
-        return {(stage, name): value for stage, named in self.scores.items() for name, value in named.items()}
+    def value(self, stage: str, metric: str) -> float | None:
+        """None where the metric does not apply."""
+        return self.scores.get(stage, {}).get(metric)
 
 
 def ranking(hits: Hits) -> Ranking:

@@ -12,7 +12,7 @@ from morgana.eval.metrics.shift import SemanticShift
 from morgana.eval.outcome import Outcome
 from morgana.eval.records import STAGES, Record
 from morgana.eval.scoring import Figure, headline
-from morgana.eval.statistics import Estimate, McNemar, estimate, mcnemar, paired
+from morgana.eval.statistics import Estimate, McNemar, Values, estimate, mcnemar, paired
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Row:
     kind: str  # of question; empty: all
     estimate: Estimate
     difference: Estimate | None = None  # from the baseline, on the samples that both have
-    mcnemar: McNemar | None = None  # where every value is 0 or 1
+    mcnemar: McNemar | None = None  # of clusters, where every value is 0 or 1
 
 
 @dataclass(frozen=True)
@@ -128,24 +128,36 @@ def compare(after: Sequence[Record], before: Sequence[Record], seed: int) -> lis
 
 def measured(records: Sequence[Record]) -> list[tuple[str, str]]:
     """(stage, metric) pairs in the order of the stages, metrics as recorded."""
-    found = dict.fromkeys(pair for r in records for pair in r.flat)
+    found = dict.fromkeys((stage, metric) for r in records for stage, named in r.scores.items() for metric in named)
     return sorted(found, key=lambda pair: STAGES.index(pair[0]))
 
 
 def compared(
     stage: str, metric: str, kind: str, records: Sequence[Record], before: Mapping[str, Record], seed: int
 ) -> Row | None:
-    values = [r.flat.get((stage, metric)) for r in records]
+    values = [r.value(stage, metric) for r in records]
     clusters = [r.cluster for r in records]
     stream = f"{stage} {metric} {kind}"
     mean = estimate(values, clusters, seed=seed, name=stream)
     if mean is None:
         return None
-    was = [before[r.sample].flat.get((stage, metric)) if r.sample in before else None for r in records]
-    both = [v for pair in zip(was, values, strict=True) if None not in pair for v in pair]
+    was = [before[r.sample].value(stage, metric) if r.sample in before else None for r in records]
     change = paired(was, values, clusters, seed=seed, name=stream)
-    test = mcnemar(was, values) if both and set(both) <= {0.0, 1.0} else None
-    return Row(stage, metric, kind, mean, change, test)
+    return Row(stage, metric, kind, mean, change, turned(was, values, clusters))
+
+
+def turned(before: Values, after: Values, clusters: Sequence[str]) -> McNemar | None:
+    """McNemar's exact test on clusters, where every value is 0 or 1: each counts once, by its net change.
+
+    Questions about one tile share what was retrieved, so counting them one by one would make chance look sure.
+    """
+    pairs = [(c, b, a) for c, b, a in zip(clusters, before, after, strict=True) if b is not None and a is not None]
+    if not pairs or not {v for _, b, a in pairs for v in (b, a)} <= {0.0, 1.0}:
+        return None
+    net: dict[str, float] = {}
+    for cluster, was, now in pairs:
+        net[cluster] = net.get(cluster, 0.0) + now - was
+    return mcnemar([float(v < 0) for v in net.values()], [float(v > 0) for v in net.values()])
 
 
 def perturbation(records: Sequence[Record]) -> dict[str, float]:

@@ -56,7 +56,7 @@ def budgets(experiments: Sequence[Experiment], success: Mapping[str, Mapping[str
 
 
 def values(figure: Figure, records: Sequence[Record]) -> dict[str, float]:
-    found = {r.sample: r.flat.get((figure.stage, figure.metric)) for r in records}
+    found = {r.sample: r.value(figure.stage, figure.metric) for r in records}
     return {sample: value for sample, value in found.items() if value is not None}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from morgana.eval.labels import NOTHING
 from morgana.eval.scoring import Figure
 from morgana.eval.statistics import Estimate
 from morgana.eval.summary import Cell, Row, Summary
@@ -59,8 +60,11 @@ def help_(worst: Cell | None, cells: Sequence[Cell], figure: Figure) -> str:
     row = naive.figure(figure) if naive else None
     if naive is None or row is None:
         return "No defense was tried against it."
-    shield = naive.axes.get("defense", "The defense")
-    text = f"{shield} brings it to {spread(row.estimate)} against an attacker who does not know of it"
+    shield, before = naive.axes.get("defense", "The defense"), worst.figure(figure)
+    helps = before is not None and (row.estimate.value > before.estimate.value) == figure.good
+    helps = helps and before is not None and row.estimate.value != before.estimate.value
+    verb = f"{shield} brings it to" if helps else f"No defense that was tried helps: the best, {shield}, leaves it at"
+    text = f"{verb} {spread(row.estimate)} against an attacker who does not know of it"
     same = [c for c in guarded if c.knowledge == "adaptive" and c.axes.get("defense") == shield]
     known = same[0].figure(figure) if same else None
     return f"{text}, and to {spread(known.estimate)} against one who does." if known else f"{text}."
@@ -99,9 +103,10 @@ def extreme(cells: Sequence[Cell], figure: Figure, *, worst: bool) -> Cell | Non
 
 
 def name(cell: Cell) -> str:
-    return ", ".join(
-        v if k == "attack" else f"{k} {v}" for k, v in cell.axes.items() if k not in ("defense", "attacker")
-    )
+    """What a sentence calls a cell: its attack, and whatever else is not the rule."""
+    rule = {"seen by": "both"}
+    told = {k: v for k, v in cell.axes.items() if k not in ("defense", "attacker") and v not in (NOTHING, rule.get(k))}
+    return ", ".join(v if k == "attack" else f"{k} {v}" for k, v in told.items()) or "the first run"
 
 
 def change(row: Row) -> str:

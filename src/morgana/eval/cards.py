@@ -1,0 +1,224 @@
+"""Cards of a report: single samples, with what was seen, retrieved and answered, clean, attacked and defended."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from morgana.corpus.images import load, save
+from morgana.eval.records import Ranking, Record
+from morgana.eval.records import load as read_records
+from morgana.eval.scoring import Figure
+from morgana.eval.summary import Cell, Summary
+from morgana.eval.verdict import extreme, name
+from morgana.types import StoreError
+
+HIJACKED, HELD = 4, 2  # cards of samples where the attack won, and where it did not
+OUTCOMES = {  # (is there an attack?, did the score get worse?)
+    (True, True): "the attack won",
+    (True, False): "the system held",
+    (False, True): "worse",
+    (False, False): "no worse",
+}
+GAIN = 10  # of the difference image
+ANSWERS = 6  # at most, on one card
+
+
+@dataclass(frozen=True)
+class Picture:
+    caption: str
+    alt: str
+    data: str  # a data: URI
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of a retrieved list."""
+
+    title: str
+    score: float
+    hijacked: bool
+    relevant: bool
+
+
+@dataclass(frozen=True)
+class Listing:
+    caption: str
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True)
+class Said:
+    who: str
+    text: str
+    right: bool | None
+
+
+@dataclass(frozen=True)
+class Card:
+    """One sample as a reader sees it."""
+
+    sample: str
+    kind: str
+    question: str
+    references: tuple[str, ...]
+    outcome: str
+    won: bool  # for the attacker
+    pictures: tuple[Picture, ...]
+    lists: tuple[Listing, ...]
+    answers: tuple[Said, ...]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The cells that cards compare: a plain one, an attacked one (or another arm), and more whose answers are shown."""
+
+    plain: Cell
+    other: Cell
+    more: tuple[Cell, ...]
+
+
+class Album:
+    """Reads a run's folder and makes its cards."""
+
+    def __init__(
+        self, folder: Path, summary: Summary, samples: Mapping[str, Any], documents: Mapping[str, Any]
+    ) -> None:
+        self.folder, self.summary, self.samples, self.documents = folder, summary, samples, documents
+        self.records: dict[str, dict[str, Record]] = {}
+
+    def of(self, cell: Cell) -> dict[str, Record]:
+        """Records by sample."""
+        if cell.id not in self.records:
+            found = read_records(self.folder / "cells" / cell.id / "records.jsonl")
+            self.records[cell.id] = {r.sample: r for r in found}
+        return self.records[cell.id]
+
+    def cards(self, topic: str) -> list[Card]:
+        figures = self.summary.figures
+        shown = choose(self.summary, figures[0]) if figures else None
+        if shown is None:
+            return []
+        rows = self.interesting(shown, figures[0])
+        return [self.card(sample, won, shown, topic) for sample, won in rows]
+
+    def interesting(self, shown: Shown, figure: Figure) -> list[tuple[str, bool]]:
+        """The first samples where the score got worse, then some where it did not, of different tiles."""
+        before, after = self.of(shown.plain), self.of(shown.other)
+        won: dict[str, str] = {}
+        held: dict[str, str] = {}
+        for sample in before:
+            was, now = before[sample].value(figure.stage, figure.metric), None
+            if sample in after:
+                now = after[sample].value(figure.stage, figure.metric)
+            if was is None or now is None:
+                continue
+            group = won if (now < was if figure.good else now > was) else held
+            group.setdefault(str(self.samples.get(sample, {}).get("tile") or sample), sample)
+        calm = [s for tile, s in held.items() if tile not in won]
+        return [(s, True) for s in list(won.values())[:HIJACKED]] + [(s, False) for s in calm[:HELD]]
+
+    def card(self, sample: str, won: bool, shown: Shown, topic: str) -> Card:
+        known = self.samples.get(sample, {})
+        plain, other = self.of(shown.plain)[sample], self.of(shown.other)[sample]
+        cells = (shown.plain, shown.other, *shown.more)
+        said = [(c, self.of(c)[sample]) for c in cells if sample in self.of(c)]
+        relevant = set(known.get("relevant", ()))
+        return Card(
+            sample=sample,
+            kind=plain.kind,
+            question=known.get("question", ""),
+            references=tuple(known.get("references", ())),
+            outcome=OUTCOMES[bool(shown.other.attack), won],
+            won=won,
+            pictures=tuple(self.pictures(known.get("tile"), other.image)),
+            lists=(
+                self.listing(titled(shown.plain), plain.refined, relevant, topic),
+                self.listing(titled(shown.other), other.refined, relevant, topic),
+            ),
+            answers=tuple(Said(titled(c), r.answer, right(r)) for c, r in said if r.answer is not None)[:ANSWERS],
+        )
+
+    def listing(self, caption: str, ranking: Ranking, relevant: set[str], topic: str) -> Listing:
+        def entry(id: str, score: float) -> Entry:
+            known = self.documents.get(id, {})
+            title = known.get("title") or known.get("text", "")[:60] or id
+            return Entry(title, score, known.get("topic") == topic, id in relevant)
+
+        return Listing(caption, tuple(entry(id, score) for id, score in ranking))
+
+    def pictures(self, tile: str | None, attacked: str | None) -> list[Picture]:
+        """Clean, attacked, difference × 10 and opacity map: whichever of them there are."""
+        found: list[Picture] = []
+        if tile is None or not (self.folder / tile).exists():
+            return found
+        found.append(Picture("clean", "the clean tile", uri(self.folder / tile)))
+        path = self.folder / attacked if attacked else None
+        if path is None or not path.exists():
+            return found
+        found.append(Picture("attacked", "the attacked tile, as it was judged", uri(path)))
+        found.append(
+            Picture(f"difference × {GAIN}", "what was changed, brightened", difference(self.folder / tile, path))
+        )
+        cover = path.with_suffix(".cover.png")
+        if cover.exists():
+            found.append(Picture("cloud map", "opacity of the clouds, white is opaque", uri(cover)))
+        return found
+
+
+def choose(summary: Summary, figure: Figure) -> Shown | None:
+    """The strongest undefended attack, its clean run, and the same attack defended; or the first and the worst arm."""
+    cells = summary.cells
+    bare = [c for c in cells if c.attack and not c.defended and c.reach == "both"]
+    other = extreme([c for c in bare if c.member == "optimised"] or bare or list(cells[1:]), figure, worst=True)
+    if other is None:
+        return Shown(cells[0], cells[0], ()) if cells else None
+    plain = next((c for c in cells if c.id == other.baseline), cells[0])
+    same = [c for c in cells if c.defended and (c.attack, c.member) == (other.attack, other.member)]
+    rest = [c for c in cells if c not in (plain, other)]
+    return Shown(plain, other, tuple(same if other.attack else rest))
+
+
+def titled(cell: Cell) -> str:
+    """clean; CloudWeb; CloudWeb, Smoothed, adaptive."""
+    parts = [name(cell), cell.axes.get("defense", ""), cell.axes.get("attacker", "")]
+    return ", ".join(p for p in parts if p not in ("", "none", "–"))
+
+
+def right(record: Record) -> bool | None:
+    value = record.value("answer", "Contains()")
+    return None if value is None else value >= 0.5
+
+
+def uri(path: Path) -> str:
+    """A PNG data: URI, whatever the file's format."""
+    return encode(path.read_bytes() if path.suffix.lower() == ".png" else recoded(path))
+
+
+def recoded(path: Path) -> bytes:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        save(load(path), Path(folder) / "image.png")
+        return (Path(folder) / "image.png").read_bytes()
+
+
+def encode(content: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(content).decode()
+
+
+def difference(clean: Path, attacked: Path) -> str:
+    """|attacked − clean| × GAIN, black where nothing changed."""
+    from PIL import Image
+
+    first, second = load(clean), load(attacked)
+    if first.shape != second.shape:
+        raise StoreError(f"{attacked} has another size than {clean}; run `morgana eval` again into an empty folder")
+    levels = ((second - first).abs() * GAIN * 255).round().clamp(0, 255).byte()[0].permute(1, 2, 0).contiguous()
+    made = BytesIO()
+    Image.fromarray(levels.numpy()).save(made, "PNG")
+    return encode(made.getvalue())

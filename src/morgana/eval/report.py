@@ -1,0 +1,107 @@
+"""One self-contained HTML file about a run: no network, no script, nothing that a reader could not check."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from morgana.eval.cards import Album
+from morgana.eval.curves import HEIGHT, LEFT, RIGHT, TOP, WIDTH, charts
+from morgana.eval.folder import read_run
+from morgana.eval.records import read_json
+from morgana.eval.runner import SCHEMA
+from morgana.eval.scoring import Figure
+from morgana.eval.summary import Cell, Row, Summary, interval
+from morgana.eval.verdict import p_value, verdict
+from morgana.files import write_bytes
+
+BOTTOM = 208
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of the main table: labels, and for each headline figure its row or None."""
+
+    labels: tuple[str, ...]
+    figures: tuple[Row | None, ...]
+    attacked: bool
+    defended: bool
+
+
+def write_report(folder: Path | str) -> Path:
+    """Write `report.html` into a run's folder and return its path.
+
+    Raises StoreError if the folder holds no finished run.
+    """
+    folder = Path(folder)
+    raw, summary = read_run(folder)
+    page = render(view(folder, raw, summary))
+    path = folder / "report.html"
+    write_bytes(path, page.encode())
+    return path
+
+
+def render(values: dict[str, Any]) -> str:
+    """Everything that is put into the page is escaped; the template holds the only markup."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(percent=percent, points=points, p_value=p_value)
+    template = files("morgana.eval").joinpath("report.html.j2").read_text(encoding="utf-8")
+    return environment.from_string(template).render(**values)
+
+
+def view(folder: Path, raw: dict[str, Any], summary: Summary) -> dict[str, Any]:
+    samples = read_json(folder / "samples.json", SCHEMA)["samples"]
+    documents = read_json(folder / "documents.json", SCHEMA)["documents"]
+    topic = topics(raw)
+    return {
+        "title": summary.name,
+        "about": summary.about.strip(),
+        "written": raw["written"],
+        "versions": raw["versions"],
+        "verdict": verdict(summary),
+        "warnings": summary.warnings,
+        "axes": tuple(summary.cells[0].axes) if summary.cells else (),
+        "figures": summary.figures,
+        "lines": [line(cell, summary.figures) for cell in summary.cells],
+        "charts": charts(summary),
+        "splits": [split(s, summary) for s in raw["propagation"]],
+        "cards": Album(folder, summary, samples, documents).cards(topic),
+        "cells": summary.cells,
+        "topic": topic,
+        "plot": {"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM},
+    }
+
+
+def line(cell: Cell, figures: list[Figure]) -> Line:
+    return Line(tuple(cell.axes.values()), tuple(cell.figure(f) for f in figures), bool(cell.attack), cell.defended)
+
+
+def topics(raw: dict[str, Any]) -> str:
+    """The topic that the study counts as hijacked."""
+    return str(raw["experiments"][0]["configuration"]["topic"]).strip("'") if raw["experiments"] else ""
+
+
+def split(raw: dict[str, Any], summary: Summary) -> dict[str, Any]:
+    """A propagation, its parts as estimates in the order in which they are read."""
+    cell = next(c for c in summary.cells if c.id == raw["id"])
+    names = {
+        "retrieval": "through retrieval alone",
+        "image": "through the seen image alone",
+        "together": "only both together",
+        "total": "in all",
+    }
+    parts = [(label, interval(raw[name])) for name, label in names.items()]
+    return {"labels": list(cell.axes.items()), "title": raw["title"], "parts": parts}
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def points(value: float) -> str:
+    """A signed difference in percentage points, with a real minus."""
+    return f"{100 * value:+.1f}".replace("-", "−")
