@@ -2,11 +2,12 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+
 from morgana.retrieval.encoders._weights import device
 from morgana.retrieval.encoders.openclip import OpenCLIP
 from morgana.spec import parse
 from morgana.types import SpecError, StoreError
-from safetensors.torch import load_file, save_file
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +113,7 @@ def test_nan_weights_are_named(tiny_clip_folder, tmp_path):
 def test_a_folder_without_weights_is_not_filled_with_random_ones(tiny_clip_folder, tmp_path):
     folder = copied(tiny_clip_folder, tmp_path / "bare")
     (folder / "open_clip_model.safetensors").unlink()
-    with pytest.raises(StoreError, match="cannot load OpenCLIP.*could not be loaded"):
+    with pytest.raises(StoreError, match=r"cannot load OpenCLIP.*could not be loaded"):
         OpenCLIP(str(folder)).encode_image(images(1))
 
 
@@ -139,7 +140,7 @@ def test_unknown_names_are_answered_with_the_nearest(encoder, error, message):
 
 
 def test_a_folder_that_is_no_model_is_named(tmp_path):
-    with pytest.raises(StoreError, match="holds no open_clip_config.json"):
+    with pytest.raises(StoreError, match=r"holds no open_clip_config\.json"):
         OpenCLIP(str(tmp_path)).encode_text(["boat"])
 
 

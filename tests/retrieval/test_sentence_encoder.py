@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from morgana.retrieval.encoders import sentence
 from morgana.retrieval.encoders.sentence import SentenceEncoder
 from morgana.types import SpecError, StoreError
