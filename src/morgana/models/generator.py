@@ -66,7 +66,7 @@ def train_generator(
 
 
 def build(writer: Writer, seed: int) -> Any:
-    """A LlavaForConditionalGeneration with random weights that can copy, and plain attention, the fastest on a CPU here."""
+    """A LlavaForConditionalGeneration whose random weights can copy; plain attention is the fastest on a CPU here."""
     from transformers import LlavaForConditionalGeneration
 
     config = reference_config(writer.size, pad=writer.pad, image=writer.image)

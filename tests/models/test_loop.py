@@ -1,0 +1,62 @@
+"""Training can be stopped at any moment and goes on as if nothing had happened."""
+
+import pytest
+import torch
+from torch import nn
+
+from morgana.models.loop import Recipe, train
+from morgana.types import StoreError
+
+RECIPE = Recipe(steps=12, rate=0.05)
+
+
+def fresh() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
+
+
+def run(model, folder, stop_at=None, recipe=RECIPE):
+    def loss_of(step):
+        if step == stop_at:
+            raise KeyboardInterrupt
+        x = torch.randn(16, 3)  # drawn in the step's own scope
+        return (model(x) - x.sum(1, keepdim=True)).square().mean()
+
+    train(model, loss_of, recipe, folder, "toy", 0)
+
+
+@pytest.mark.parametrize("muon", [None, 0.01])
+def test_a_stopped_run_ends_in_the_weights_of_an_undisturbed_one(tmp_path, muon):
+    recipe = Recipe(steps=12, rate=0.05, muon=muon)
+    straight, stopped, resumed = fresh(), fresh(), fresh()
+    run(straight, tmp_path / "a", recipe=recipe)
+    with pytest.raises(KeyboardInterrupt):
+        run(stopped, tmp_path / "b", stop_at=7, recipe=recipe)
+    run(resumed, tmp_path / "b", recipe=recipe)
+    for a, b in zip(straight.parameters(), resumed.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+def test_training_lowers_the_loss(tmp_path):
+    model = fresh()
+    x = torch.randn(256, 3, generator=torch.Generator().manual_seed(1))
+
+    def error():
+        return float((model(x).detach() - x.sum(1, keepdim=True)).square().mean())
+
+    before = error()
+    run(model, tmp_path, recipe=Recipe(steps=60, rate=0.05))
+    assert error() < before / 4
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    run(fresh(), tmp_path)
+    with pytest.raises(StoreError, match="holds another model"):
+        run(nn.Linear(3, 1), tmp_path)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_by_name(tmp_path):
+    model = nn.Linear(1, 1)
+    with pytest.raises(StoreError, match="toy: the loss became nan at step 0"):
+        train(model, lambda _: model.weight.sum() * float("nan"), RECIPE, tmp_path, "toy", 0)
