@@ -14,7 +14,7 @@ from morgana.eval.progress import steps
 from morgana.eval.samples import Sample, samples
 from morgana.index import Index, build
 from morgana.retrieval.retrievers.dense import Dense
-from morgana.types import Document, Encoder, Hits, Query, Retriever
+from morgana.types import Answer, Document, Encoder, Generator, Hits, Query, Retriever
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,15 @@ class Bench:
         if place not in self.memory:
             self.memory[place] = self.retriever(experiment, encoder)(queries, experiment.k)
         found: list[Hits] = self.memory[place]
+        return found
+
+    def answer(self, generator: Generator, queries: Sequence[Query], hits: Sequence[Hits]) -> list[Answer]:
+        """Answers; what was asked before with equal images and articles is not asked again."""
+        read = tuple(tuple(hit.document.id for hit in row) for row in hits)
+        place = ("answers", repr(generator), tuple(queries), read)
+        if place not in self.memory:
+            self.memory[place] = generator(queries, hits)
+        found: list[Answer] = self.memory[place]
         return found
 
     def note(self, *lists: Sequence[Hits]) -> None:

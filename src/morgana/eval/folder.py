@@ -15,6 +15,7 @@ from morgana.eval.bench import Bench
 from morgana.eval.experiment import Experiment
 from morgana.eval.propagation import CELLS, cells, propagation
 from morgana.eval.records import Record, read_json, write_json
+from morgana.eval.recovery import recoveries
 from morgana.eval.runner import SCHEMA, Run
 from morgana.eval.scoring import headline
 from morgana.eval.summary import Summary, from_json, numbers, summarise, to_json
@@ -36,8 +37,13 @@ def write_run(name: str, about: str, runs: Sequence[Run], bench: Bench) -> Summa
         described = {**configuration(run), **to_json(cell)}
         write_json(run.folder / "result.json", {**common, **described})
         listed.append(described)
-    split = splits(experiments, records)
-    whole = {"study": name, "about": about, "warnings": list(summary.warnings), "propagation": split}
+    whole = {
+        "study": name,
+        "about": about,
+        "warnings": list(summary.warnings),
+        "propagation": splits(experiments, records),
+        "recorruption": recoveries(experiments, records),
+    }
     write_json(bench.folder / "run.json", {**common, **whole, "experiments": listed})
     write_json(bench.folder / "samples.json", {"schema": SCHEMA, "samples": asked(experiments, bench)})
     write_json(bench.folder / "documents.json", {"schema": SCHEMA, "documents": shelved(bench)})

@@ -12,7 +12,7 @@ from morgana.spec import components, literal
 
 NOTHING = "–"
 SEEN = {"both": "both", "retrieval": "the retriever", "generation": "the generator"}
-PLAIN = ("corpus", "stages", "index", "embed", "surface", "k", "topic", "kinds", "limit", "seed", "repeats")
+PLAIN = ("corpus", "index", "embed", "surface", "k", "topic", "kinds", "limit", "seed", "repeats")
 
 
 def axes(experiments: Sequence[Experiment]) -> list[dict[str, str]]:
@@ -22,8 +22,9 @@ def axes(experiments: Sequence[Experiment]) -> list[dict[str, str]]:
         "defense": joined([(defenses(e.encoder), defenses(e.generator)) for e in experiments]),
         "attacker": [e.knowledge if e.member == "optimised" and defended(e) else NOTHING for e in experiments],
         "seen by": [SEEN[e.reach] if e.attack is not None else NOTHING for e in experiments],
-        "encoder": [plainly(core(e.encoder)) for e in experiments],
-        "generator": [plainly(core(e.generator)) for e in experiments],
+        "encoder": told([(core(e.encoder),) for e in experiments]),
+        "generator": told([(core(e.generator),) for e in experiments]),
+        "stages": told([e.stages for e in experiments]),
         **{name: [plainly(getattr(e, name)) for e in experiments] for name in PLAIN},
     }
     telling = {name: labels for name, labels in columns.items() if len(set(labels)) > 1}
@@ -55,10 +56,22 @@ def brief(parts: Sequence[Any]) -> dict[str, str]:
 
 
 def among(part: Any, like: Sequence[Any]) -> str:
-    shown = [f.name for f in fields(part) if len({repr(getattr(p, f.name)) for p in like}) > 1]
-    values = [literal(getattr(part, name)) for name in shown]
-    named = values if len(shown) == 1 else [f"{n}={v}" for n, v in zip(shown, values, strict=True)]
+    shown = [f.name for f in fields(part) if f.repr and len({repr(getattr(p, f.name)) for p in like}) > 1]
+    told = {name: said(getattr(part, name)) for name in shown if getattr(part, name) not in (None, ())}
+    named = list(told.values()) if len(shown) == 1 else [f"{name}={value}" for name, value in told.items()]
     return f"{type(part).__name__}({', '.join(named)})" if named else type(part).__name__
+
+
+def said(value: Any) -> str:
+    if isinstance(value, tuple):
+        return " + ".join(map(said, value))
+    return value if isinstance(value, str) else literal(value)
+
+
+def told(columns: Sequence[Sequence[Any]]) -> list[str]:
+    """Each row of parts in the fewest words: 'HF' and 'HF(BAIR())', 'Oracle(first)' and 'Oracle(last)'."""
+    spelled = brief([part for row in columns for part in row])
+    return [" → ".join(spelled[repr(part)] for part in row if part is not None) or NOTHING for row in columns]
 
 
 def defenses(part: Any) -> tuple[Any, ...]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from morgana.eval.experiment import Experiment
 from morgana.eval.records import Record
-from morgana.eval.statistics import Estimate, estimate
+from morgana.eval.statistics import Estimate, paired
 from morgana.types import SpecError
 
 CELLS = ("clean", "retrieval", "generation", "both")  # which part saw the attacked image
@@ -55,5 +55,8 @@ def propagation(
         "together": [b - r - g + c for c, r, g, b in rows],
     }
     named = [clusters[s] for s in shared]
-    made = {name: estimate(change, named, seed=seed, name=f"propagation {name}") for name, change in effects.items()}
+    none = [0.0] * len(shared)
+    made = {
+        name: paired(none, change, named, seed=seed, name=f"propagation {name}") for name, change in effects.items()
+    }
     return Propagation(**{name: value for name, value in made.items() if value is not None})

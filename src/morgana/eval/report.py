@@ -69,6 +69,7 @@ def view(folder: Path, raw: dict[str, Any], summary: Summary) -> dict[str, Any]:
         "lines": [line(cell, summary.figures) for cell in summary.cells],
         "charts": charts(summary),
         "splits": [split(s, summary) for s in raw["propagation"]],
+        "recoveries": [{**r, "labels": labelled(r["id"], summary)} for r in raw["recorruption"]],
         "cards": Album(folder, summary, samples, documents).cards(topic),
         "cells": summary.cells,
         "topic": topic,
@@ -78,6 +79,10 @@ def view(folder: Path, raw: dict[str, Any], summary: Summary) -> dict[str, Any]:
 
 def line(cell: Cell, figures: list[Figure]) -> Line:
     return Line(tuple(cell.axes.values()), tuple(cell.figure(f) for f in figures), bool(cell.attack), cell.defended)
+
+
+def labelled(id: str, summary: Summary) -> tuple[str, ...]:
+    return next(tuple(c.axes.values()) for c in summary.cells if c.id == id)
 
 
 def topics(raw: dict[str, Any]) -> str:

@@ -20,7 +20,7 @@ from morgana.eval.samples import Sample
 from morgana.eval.scoring import mean, score
 from morgana.pipeline import Pipeline
 from morgana.seeds import seeded
-from morgana.types import Answer, Hits, Query, StoreError
+from morgana.types import Answer, Hits, StoreError
 
 SCHEMA = 1
 AT_ONCE = 16  # samples judged in one batch; always the same ones, so a resumed run repeats itself exactly
@@ -122,12 +122,8 @@ def look(
         refined = pipeline.refine(found, retrieved)
     bench.note(retrieved, refined)
     with timed(clock, "generate"):
-        answers = answer(pipeline, seen, refined)
+        answers = None if generator is None else bench.answer(generator, seen, refined)
     return retrieved, refined, answers
-
-
-def answer(pipeline: Pipeline, queries: Sequence[Query], hits: Sequence[Hits]) -> list[Answer] | None:
-    return None if pipeline.generator is None else pipeline.generator(queries, hits)
 
 
 @contextmanager
