@@ -98,7 +98,9 @@ def parse(text: str) -> Any:
     try:
         tree = ast.parse(text.strip(), mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise SpecError(f"cannot read the spec {short(text)}: {error}; write it as a Python call, PGD(steps=40)") from None
+        raise SpecError(
+            f"cannot read the spec {short(text)}: {error}; write it as a Python call, PGD(steps=40)"
+        ) from None
     return build(tree.body, text, 0)
 
 
@@ -110,7 +112,9 @@ def build(node: ast.expr, text: str, depth: int) -> Any:
             return value
         case ast.Tuple(elts=items) | ast.List(elts=items):
             return tuple(build(item, text, depth + 1) for item in items)
-        case ast.UnaryOp(op=ast.USub(), operand=inner) if isinstance(number := build(inner, text, depth + 1), (int, float)):
+        case ast.UnaryOp(op=ast.USub(), operand=inner) if isinstance(
+            number := build(inner, text, depth + 1), (int, float)
+        ):
             return -number
         case ast.BinOp(op=ast.Div(), left=left, right=right):
             return divide(build(left, text, depth + 1), build(right, text, depth + 1), text)
@@ -121,7 +125,8 @@ def build(node: ast.expr, text: str, depth: int) -> Any:
             named = {str(k.arg): build(k.value, text, depth + 1) for k in keywords}
             return call(find(name), values, named, text)
     raise SpecError(
-        f"{short(ast.unparse(node))} in {short(text)} is not allowed: a spec holds literals, tuples, 8/255 and calls to parts"
+        f"{short(ast.unparse(node))} in {short(text)} is not allowed: "
+        "a spec holds literals, tuples, 8/255 and calls to parts"
     )
 
 
@@ -135,11 +140,15 @@ def call(cls: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any], 
     known = [field.name for field in fields(cls) if field.init]  # type: ignore[arg-type]
     for name in named:
         if name not in known:
-            raise SpecError(f"{cls.__name__} has no argument {name!r}{nearest(name, known)}; it has {', '.join(known) or 'none'}")
+            raise SpecError(
+                f"{cls.__name__} has no argument {name!r}{nearest(name, known)}; it has {', '.join(known) or 'none'}"
+            )
     try:
         return cls(*args, **named)
     except TypeError as error:
-        raise SpecError(f"cannot build {short(text)}: {error}; {cls.__name__} takes {', '.join(known) or 'nothing'}") from None
+        raise SpecError(
+            f"cannot build {short(text)}: {error}; {cls.__name__} takes {', '.join(known) or 'nothing'}"
+        ) from None
 
 
 def find(name: str) -> type[Any]:
@@ -183,8 +192,10 @@ def components(kind: str) -> tuple[type[Any], ...]:
     found: dict[str, type[Any]] = {}
     for module in modules(KINDS[kind]):
         for value in vars(module).values():
-            if isinstance(value, type) and getattr(value, "__morgana_part__", False) and (
-                value.__module__ == module.__name__ or value.__module__.startswith(module.__name__ + ".")
+            if (
+                isinstance(value, type)
+                and getattr(value, "__morgana_part__", False)
+                and (value.__module__ == module.__name__ or value.__module__.startswith(module.__name__ + "."))
             ):
                 found[value.__name__] = value
     return tuple(found[name] for name in sorted(found))

@@ -21,12 +21,12 @@ class CloudWeb:
     topic: str = "weather"
     steps: int = 100
     max_cover: float = 0.12  # mean opacity of clouds and haze together
-    rate: float = 0.05
+    rate: float = 0.2  # of the threat's radius
     k: int = 5
     margin: float = 0.05
     rank: float = 1.0
     suppress: float = 0.5
-    natural: float = 0.02
+    natural: float = 0.05
     restarts: int = 1
     eot: int = 1
 

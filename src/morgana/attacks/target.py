@@ -19,7 +19,7 @@ class Shelf(Protocol):
 
     @property
     def embeddings(self) -> tuple[Sequence[str], Tensor]:
-        """Document ids and their unit vectors, (N, D)."""
+        """Unit vectors, (V, D), and the id of each one's document; a document may have several."""
         ...
 
     def document(self, id: str) -> Document: ...
@@ -32,13 +32,33 @@ class Surroundings:
     shelf: Shelf
 
     @cached_property
-    def ids(self) -> tuple[str, ...]:
-        return tuple(self.shelf.embeddings[0])
+    def vectors(self) -> tuple[tuple[str, ...], Tensor]:
+        """The id of each vector's document, and the vectors, (V, D) float32."""
+        ids, matrix = self.shelf.embeddings
+        return tuple(ids), torch.as_tensor(matrix).float()
+
+    @property
+    def matrix(self) -> Tensor:
+        return self.vectors[1]
 
     @cached_property
-    def matrix(self) -> Tensor:
-        """(N, D) float32."""
-        return torch.as_tensor(self.shelf.embeddings[1]).float()
+    def ids(self) -> tuple[str, ...]:
+        """The N documents, in order of insertion."""
+        return tuple(dict.fromkeys(self.vectors[0]))
+
+    @cached_property
+    def owners(self) -> Tensor:
+        """The document number of each vector, (V,)."""
+        return torch.tensor([self.rows[id] for id in self.vectors[0]], dtype=torch.long)
+
+    def scores(self, embedded: Embeddings) -> Tensor:
+        """(B, N) cosines of (B, D) embeddings with every document, of several vectors the best; differentiable."""
+        found = embedded @ self.matrix.to(embedded).T
+        if len(self.ids) == found.shape[1]:
+            return found
+        owners = self.owners.to(found.device).expand_as(found)
+        best = found.new_full((len(found), len(self.ids)), -2.0)
+        return best.scatter_reduce(1, owners, found, "amax")
 
     @cached_property
     def rows(self) -> dict[str, int]:
@@ -67,7 +87,7 @@ class Surroundings:
 
     def search(self, embeddings: Embeddings, k: int) -> list[Hits]:
         """The k best documents by exact inner product; ties go to the earlier row, as in FAISS."""
-        scores = embeddings.detach().float().cpu() @ self.matrix.cpu().T
+        scores = self.scores(embeddings.detach().float().cpu())
         order = scores.argsort(dim=1, descending=True, stable=True)[:, :k]
         return [
             tuple(Hit(self.shelf.document(self.ids[column]), float(row[column])) for column in best)
@@ -75,11 +95,12 @@ class Surroundings:
         ]
 
     def replaced(self, embeddings: Mapping[str, Tensor]) -> Surroundings:
-        """The same index with some documents' vectors exchanged, as after an attack on the corpus."""
-        matrix = self.matrix.clone()
+        """The same index with some documents' vectors exchanged (of two, the last: the image's)."""
+        ids, matrix = self.vectors
+        changed = matrix.clone()
         for id, vector in embeddings.items():
-            matrix[self.row(id)] = vector.detach().to(matrix)
-        return Surroundings(_Copy(self.shelf, self.ids, matrix))
+            changed[(self.owners == self.row(id)).nonzero()[-1]] = vector.detach().to(matrix)
+        return Surroundings(_Copy(self.shelf, ids, changed))
 
 
 @dataclass(frozen=True, eq=False)

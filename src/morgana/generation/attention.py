@@ -50,6 +50,35 @@ class Intervention(Protocol):
         ...
 
 
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """The query rows that somebody edits: `index` (B, R), filled up with 0 where a prompt has fewer.
+
+    `real` lists those that are no filling, as places in the batch, in `index` and in the prompt; `owned` holds for each
+    intervention which of `index` are its own, None if it asks for none.
+    """
+
+    index: Tensor
+    real: tuple[Tensor, Tensor, Tensor]
+    owned: tuple[Tensor | None, ...]
+
+    @classmethod
+    def of(cls, interventions: Sequence[Intervention], layout: Layout) -> Rows:
+        wanted = [[set(part.rows(spans)) for spans in layout.spans] for part in interventions]
+        union = [sorted(set().union(*rows)) for rows in zip(*wanted, strict=True)]
+        widest = max(map(len, union))
+        filled = [row + [-1] * (widest - len(row)) for row in union]
+
+        def among(rows: list[set[int]]) -> Tensor:
+            found = [[t in mine for t in row] for row, mine in zip(filled, rows, strict=True)]
+            return torch.tensor(found, device=layout.device)
+
+        index = torch.tensor(filled, dtype=torch.long, device=layout.device)
+        batch, place = (index >= 0).nonzero(as_tuple=True)
+        owned = tuple(among(rows) if any(rows) else None for rows in wanted)
+        return cls(index.clamp(min=0), (batch, place, index[batch, place]), owned)
+
+
 @dataclass(eq=False)
 class Block:
     """The state of one `intervening` block."""
@@ -61,21 +90,8 @@ class Block:
     fired: set[int] = field(default_factory=set)
 
     @cached_property
-    def rows(self) -> tuple[Tensor, Tensor, list[Tensor | None]]:
-        """Query rows (B, R) that somebody edits, which are real, and which (B, R) are each one's own (None: none)."""
-        spans, device = self.layout.spans, self.layout.device
-        wanted = [[set(part.rows(s)) for s in spans] for part in self.interventions]
-        union = [sorted(set().union(*(rows[i] for rows in wanted))) for i in range(len(spans))]
-        widest = max(map(len, union))
-        filled = [row + [-1] * (widest - len(row)) for row in union]
-
-        def among(rows: list[set[int]]) -> Tensor:
-            return torch.tensor(
-                [[t in mine for t in row] for row, mine in zip(filled, rows, strict=True)], device=device
-            )
-
-        index = torch.tensor(filled, dtype=torch.long, device=device)
-        return index.clamp(min=0), index >= 0, [among(rows) if any(rows) else None for rows in wanted]
+    def rows(self) -> Rows:
+        return Rows.of(self.interventions, self.layout)
 
 
 _active: ContextVar[Block | None] = ContextVar("morgana_block", default=None)
@@ -153,32 +169,30 @@ def attend(
     out, weights = ALL_ATTENTION_FUNCTIONS[base_name()](module, query, key, value, attention_mask, **kwargs)
     if block is None or not prefill(block, query, key):
         return out, weights
-    index, real, _ = block.rows
+    index = block.rows.index
     if not index.numel():
         return out, weights
     taken = query.gather(2, index[:, None, :, None].expand(-1, query.shape[1], -1, query.shape[3]))
-    plain = visible(scores(taken, key, kwargs.get("scaling")), index, attention_mask, query.shape[2])
+    plain = visible(scores(taken, key, kwargs.get("scaling")), index, attention_mask)
     edited = edit(block, plain, module.layer_idx)
-    probs = edited.softmax(-1).to(value.dtype)
-    fresh = grouped(probs, value).transpose(1, 2)  # (B, R, H, D)
-    old = out.gather(1, index[:, :, None, None].expand(-1, -1, *out.shape[2:]))
+    fresh = grouped(edited.softmax(-1).to(value.dtype), value).transpose(1, 2)  # (B, R, H, D)
     changed = (edited != plain).any(-1).transpose(1, 2)[..., None]
-    rows, columns = real.nonzero(as_tuple=True)
-    new = torch.where(changed, fresh, old)[rows, columns]
+    batch, place, row = block.rows.real
+    new = torch.where(changed[batch, place], fresh[batch, place], out[batch, row])
     put = out.index_put if out.requires_grad else out.index_put_
-    return put((rows, index[rows, columns]), new), weights
+    return put((batch, row), new), weights
 
 
 def prefill(block: Block, query: Tensor, key: Tensor) -> bool:
     """Whether this is the pass over the prompts; False in cached decoding. SpecError when the spans do not match."""
-    rows, queries, keys, stop = query.shape[0], query.shape[2], key.shape[2], block.layout.stop
+    rows, queries, keys, length = query.shape[0], query.shape[2], key.shape[2], block.layout.length
     if rows == len(block.layout.spans):
-        if queries == 1 and keys > stop:
-            return False
-        if queries >= stop:
+        if queries == length:
             return True
+        if queries == 1 and keys > length:
+            return False
     raise SpecError(
-        f"the spans describe {len(block.layout.spans)} prompts of {stop} tokens, the model was given {rows} rows of "
+        f"the spans describe {len(block.layout.spans)} rows of {length} tokens, the model was given {rows} rows of "
         f"{queries} queries over {keys} keys; pass the spans of this very batch"
     )
 
@@ -198,7 +212,7 @@ def grouped(left: Tensor, right: Tensor) -> Tensor:
     return made.view(batch, heads, rows, right.shape[-1])
 
 
-def visible(scores: Tensor, index: Tensor, attention_mask: Tensor | None, queries: int) -> Tensor:
+def visible(scores: Tensor, index: Tensor, attention_mask: Tensor | None) -> Tensor:
     """Scores with -inf on the keys that the rows must not see, whatever form the mask has."""
     if attention_mask is None or attention_mask.dim() == 2:  # causal; 2: FlashAttention's padding mask
         seen = torch.arange(scores.shape[-1], device=scores.device) <= index[:, None, :, None]
@@ -216,7 +230,7 @@ def visible(scores: Tensor, index: Tensor, attention_mask: Tensor | None, querie
 def edit(block: Block, plain: Tensor, layer: int) -> Tensor:
     """Every intervention's edit of its own rows, in order."""
     edited = plain
-    for i, (part, mine) in enumerate(zip(block.interventions, block.rows[2], strict=True)):
+    for i, (part, mine) in enumerate(zip(block.interventions, block.rows.owned, strict=True)):
         if mine is None:
             continue
         block.fired.add(i)

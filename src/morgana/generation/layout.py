@@ -64,9 +64,9 @@ class Layout:
     device: torch.device
 
     @property
-    def stop(self) -> int:
-        """One past the last prompt token, for every row."""
-        return self.spans[0].stop
+    def length(self) -> int:
+        """Tokens of every row: padding, prompt and answer."""
+        return self.spans[0].length
 
     @cached_property
     def visual(self) -> Columns:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import torch
@@ -25,12 +26,13 @@ UNWRITTEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")  # cont
 class Spans:
     """Where the parts of one prompt lie, in tokens of its row in the batch, left padding included.
 
-    `image` holds every run of visual tokens, empty without an image. `stop` is one past the prompt's last token (an
-    answer may follow), the same for every row of a batch; `start` is the first that is no padding.
+    `image` holds every run of visual tokens, empty without an image. `start` is the first token that is no padding,
+    `stop` one past the prompt's last; an answer may follow, up to `length`, the same for every row of a batch.
     """
 
     start: int
     stop: int
+    length: int
     image: tuple[Span, ...]
     documents: tuple[Span, ...]
     question: Span
@@ -83,6 +85,7 @@ def neutral(processor: Any, text: str) -> str:
     return text
 
 
+@lru_cache(maxsize=8)
 def control_tokens(processor: Any) -> tuple[str, ...]:
     """Special tokens, placeholders of other media, and the added tokens that the chat template writes."""
     template = template_of(processor)
@@ -104,6 +107,7 @@ def template_of(processor: Any) -> str:
     return template
 
 
+@lru_cache(maxsize=8)
 def frame(processor: Any, *, image: bool) -> tuple[str, str, str]:
     """What the chat template writes before the text, after it, and between the prompt and the answer."""
     content = [{"type": "image"}] if image else []
@@ -153,10 +157,8 @@ def write(
         locate(processor, inputs["input_ids"][i], offsets[i], padding[i], blocks[i], ends[i], tail[i])
         for i in range(len(blocks))
     )
-    target = None
-    if answer is not None:
-        inputs, target = closed(inputs, spans[0].stop, end)
-    return Prompt(inputs, spans, target)
+    prompt = Prompt(inputs, spans)
+    return prompt if answer is None else closed(prompt, end)
 
 
 def spoken(processor: Any, answer: str | None, gap: str) -> str:
@@ -204,9 +206,9 @@ def locate(processor: Any, ids: Tensor, offsets: Tensor, padding: int, block: Bl
         return int(touched[0]), int(touched[-1]) + 1
 
     stop = tokens((total - tail - origin, total - origin))[0] if tail else len(ids)
-    spans = Spans(
-        padding, stop, runs(ids == image_token(processor)), tuple(map(tokens, block.documents)), tokens(block.question)
-    )
+    documents = tuple(map(tokens, block.documents))
+    image = runs(ids == image_token(processor))
+    spans = Spans(padding, stop, len(ids), image, documents, tokens(block.question))
     check(processor, ids, spans)
     return spans
 
@@ -237,13 +239,14 @@ def check(processor: Any, ids: Tensor, spans: Spans) -> None:
             raise SpecError(f"a document or question was read as the control tokens {names}; leave it out")
 
 
-def closed(inputs: dict[str, Tensor], stop: int, end: int | None) -> tuple[dict[str, Tensor], Tensor]:
-    """The inputs with the end token after the answer, and the answer's ids."""
-    ids = inputs["input_ids"]
+def closed(prompt: Prompt, end: int | None) -> Prompt:
+    """The prompt of one row with the end token, if any, after the answer, and the answer's ids."""
+    inputs, (spans,) = dict(prompt.inputs), prompt.spans
     if end is not None:
-        inputs = dict(inputs)
+        whole = inputs["input_ids"].shape
         for key, value in inputs.items():
-            if value.shape == ids.shape:
+            if value.shape == whole:
                 fill = end if key == "input_ids" else int(key == "attention_mask")
                 inputs[key] = torch.nn.functional.pad(value, (0, 1), value=fill)
-    return inputs, inputs["input_ids"][0, stop:]
+    ids = inputs["input_ids"][0]
+    return Prompt(inputs, (replace(spans, length=len(ids)),), ids[spans.stop :])

@@ -26,6 +26,7 @@ from morgana.corpus.atlas.questions import (
 from morgana.corpus.atlas.world import KINDS, Site, View, pick, site, view
 
 TRAIN_SITES = 10_000_000  # numbers below this are for training; the corpus `Atlas` takes its sites from above
+TRIES = 20  # questions drawn before a view is held to have no more
 SPLITS = ("present", "present", "random", "popular", "adversarial")
 
 
@@ -57,9 +58,9 @@ def lesson(draw: np.random.Generator, seed: int, articles: int = 3, turns: int =
         if conflict:
             asked.append(conflict)
     looks = int(draw.integers(1, turns)) if known else turns - 1
-    while len(asked) < looks:
+    for _ in range(TRIES):
         question = look(seen, draw)
-        if question and question.text not in {q.text for q in asked}:
+        if question and len(asked) < looks and question.text not in {q.text for q in asked}:
             asked.append(question)
     about = [str(a) for a in draw.permutation(KNOWLEDGE)][: max(1, turns - len(asked))]
     asked += [knowledge(seen.site, a, draw) for a in about]

@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
 from morgana.attacks.target import Surroundings, Target
-from morgana.types import Encoder, Objective, Pixels, SpecError
-
-
-class Looks(NamedTuple):
-    """Row by row, the clean embedding and a mask of the index's source documents."""
-
-    clean: Tensor  # (B, D)
-    sources: Tensor  # (B, N) bool
+from morgana.types import Encoder, Objective, SpecError
 
 
 def surroundings(goal: object, target: Target) -> Surroundings:
@@ -32,7 +23,7 @@ def clean_embeddings(target: Target) -> Tensor:
 
 def source_mask(target: Target, around: Surroundings, never: Tensor, k: int) -> Tensor:
     """(B, N) bool: a row's relevant documents or, if none is known, its k best clean ones; `never` is out."""
-    scores = clean_embeddings(target).float().cpu() @ around.matrix.cpu().T
+    scores = around.scores(clean_embeddings(target).float().cpu())
     scores[:, never] = -torch.inf
     mask = torch.zeros(len(target), len(around.ids), dtype=torch.bool)
     for number in range(len(target)):
@@ -44,10 +35,4 @@ def source_mask(target: Target, around: Surroundings, never: Tensor, k: int) -> 
 
 def cosines(victim: Encoder, around: Surroundings) -> Objective:
     """Pixels to (B, N) cosines with every document of the index."""
-    matrix = around.matrix
-
-    def score(pixels: Pixels) -> Tensor:
-        embedded = victim.encode_image(pixels)
-        return embedded @ matrix.to(embedded).T
-
-    return score
+    return lambda pixels: around.scores(victim.encode_image(pixels))

@@ -28,11 +28,11 @@ class Hide:
     def __call__(self, victim: Encoder, target: Target) -> Objective:
         around = surroundings(self, target)
         mask = source_mask(target, around, torch.zeros(len(around.ids), dtype=torch.bool), self.k).float()
-        matrix = mask / mask.sum(1, keepdim=True) @ around.matrix.cpu()  # (B, D): the mean source of each row
-        away = self.sources * matrix + self.clean * clean_embeddings(target).cpu()
+        share, clean = mask / mask.sum(1, keepdim=True), clean_embeddings(target)
 
         def objective(pixels: Pixels) -> Tensor:
             embedded = victim.encode_image(pixels)
-            return -(embedded * away.to(embedded)).sum(1)
+            near = (around.scores(embedded) * share.to(embedded)).sum(1)
+            return -self.sources * near - self.clean * (embedded * clean.to(embedded)).sum(1)
 
         return objective

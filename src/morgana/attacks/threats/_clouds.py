@@ -3,7 +3,7 @@
 An octave of sky is white noise on a lattice of one cell size, interpolated; a field is the sum of octaves whose
 amplitudes fall as 1/f. Free grids let an optimiser align the octaves into hard-edged blobs, so each octave is
 confined to the span of a few such skies, made orthonormal, and its coefficients to the unit sphere: every member has
-exactly the spectrum of a random one, and the optimiser chooses which weather, not how weather looks.
+the variance of a random one in every octave, and the optimiser chooses which weather, not how weather looks.
 """
 
 from __future__ import annotations
@@ -27,39 +27,46 @@ HALVINGS = 30
 
 
 @cache
-def basis(cells: float, number: int, freedom: int) -> Tensor:
+def basis(cells: float, octave: int, freedom: int) -> Tensor:
     """(D, FIELD²) orthonormal skies of one octave, of mean 0 and unit variance; the named skies are in their span.
 
-    A coarse octave has few cells, and then D is less than the named skies plus `freedom`.
+    `cells` counts the first octave's. A coarse octave has few cells, and then D is less than the named skies plus
+    `freedom`.
     """
-    skies = [layer(cells, number, name, sky) for name, sky in SKIES.items()]
-    freedom = min(freedom, math.ceil(1.5 * cells**2))
-    skies += [layer(cells, number, str(draw), Sky()) for draw in range(freedom)]
-    rows, _ = torch.linalg.qr(torch.stack(skies).double().T)
-    return (rows.T * FIELD).float().contiguous()
+    skies = [layer(cells, octave, name, sky) for name, sky in SKIES.items()]
+    room = math.ceil(1.5 * (cells * 2**octave) ** 2)
+    skies += [layer(cells, octave, str(draw), Sky()) for draw in range(min(freedom, room))]
+    columns: Tensor = torch.linalg.qr(torch.stack(skies).double().T)[0]
+    return (columns.T * FIELD).float().contiguous()
 
 
-def layer(cells: float, number: int, name: str, sky: Sky) -> Tensor:
+@cache
+def bases(cells: float, octaves: int, freedom: int, device: torch.device) -> Tensor:
+    """The bases of all octaves, one below the other."""
+    return torch.cat([basis(cells, octave, freedom) for octave in range(octaves)]).to(device)
+
+
+def layer(cells: float, octave: int, name: str, sky: Sky) -> Tensor:
     """One octave of one sky, (FIELD²,) of mean 0."""
-    white = rng(0, "sky", name, number).standard_normal((WHITE, WHITE))
-    turn = 0.5 + TURN * number if sky.stretch == 1 else sky.wind
+    white = rng(0, "sky", name, octave).standard_normal((WHITE, WHITE)).astype(np.float32)
+    turn = 0.5 + TURN * octave if sky.stretch == 1 else sky.wind
     side = (torch.arange(FIELD) + 0.5) / FIELD - 0.5
     x, y = torch.meshgrid(side, side, indexing="xy")
     along, across = math.cos(turn) * x + math.sin(turn) * y, math.cos(turn) * y - math.sin(turn) * x
-    places = torch.stack([along * cells / sky.stretch, across * cells], -1) * 2 / (WHITE - 1)
-    noise = torch.from_numpy(white.astype(np.float32))[None, None]
-    read = functional.grid_sample(noise, places[None], mode="bicubic", padding_mode="reflection", align_corners=True)
-    flat = read.flatten() + (
-        sky.ramp * (x * math.cos(sky.wind) + y * math.sin(sky.wind)).flatten() if number == 0 else 0
-    )
+    places = torch.stack([along / sky.stretch, across], -1)[None] * cells * 2**octave * 2 / (WHITE - 1)
+    noise = torch.from_numpy(white)[None, None]
+    read = functional.grid_sample(noise, places, mode="bicubic", padding_mode="reflection", align_corners=True)
+    flat = read.flatten()
+    if octave == 0:
+        flat = flat + sky.ramp * (x * math.cos(sky.wind) + y * math.sin(sky.wind)).flatten()
     return flat - flat.mean()
 
 
-def field(weights: list[Tensor], bases: list[Tensor], roughness: float) -> Tensor:
-    """(B, 1, FIELD, FIELD) of unit variance from unit weights (B, D) of each octave."""
-    total = math.sqrt(sum(roughness ** (2 * number) for number in range(len(bases))))
-    rows = torch.cat([row * (roughness**number / total) for number, row in enumerate(weights)], 1)
-    return (rows @ torch.cat(bases).to(rows)).view(-1, 1, FIELD, FIELD)
+def field(weights: list[Tensor], skies: Tensor, roughness: float) -> Tensor:
+    """(B, 1, FIELD, FIELD) of about unit variance, from unit weights (B, D) of each octave and all their bases."""
+    total = math.sqrt(sum(roughness ** (2 * octave) for octave in range(len(weights))))
+    rows = torch.cat([row * (roughness**octave / total) for octave, row in enumerate(weights)], 1)
+    return (rows @ skies).view(-1, 1, FIELD, FIELD)
 
 
 def unit(weights: Tensor) -> Tensor:
@@ -70,8 +77,8 @@ def unit(weights: Tensor) -> Tensor:
     return torch.where(length > 1e-9, weights / length.clamp_min(1e-9), first)
 
 
-def threshold(field: Tensor, open_sky: Tensor, softness: float, cover: Tensor) -> Tensor:
-    """The level at which clouds of a field cover `cover` (B,) of the open sky, (B, 1, 1, 1).
+def threshold(field: Tensor, ceiling: Tensor, softness: float, cover: Tensor) -> Tensor:
+    """The level at which clouds of a field, times `ceiling`, have the mean `cover` (B,); (B, 1, 1, 1).
 
     Found by bisection; its gradient is the implicit function's, so that moving a cloud in pushes the others out.
     """
@@ -79,11 +86,11 @@ def threshold(field: Tensor, open_sky: Tensor, softness: float, cover: Tensor) -
     with torch.no_grad():
         for _ in range(HALVINGS):
             middle = (low + high) / 2
-            much = mean(opaque(field, per_row(middle, field), softness) * open_sky) > cover
+            much = mean(opaque(field, per_row(middle, field), softness) * ceiling) > cover
             low, high = torch.where(much, middle, low), torch.where(much, high, middle)
         shape = opaque(field, per_row(high, field), softness)
-        slope = mean(shape * (1 - shape) * open_sky) / softness  # minus the derivative in the level
-    amount = mean(opaque(field, per_row(high, field), softness) * open_sky)
+        slope = mean(shape * (1 - shape) * ceiling) / softness  # minus the derivative in the level
+    amount = mean(opaque(field, per_row(high, field), softness) * ceiling)
     return per_row(high + (amount - cover) / slope.clamp_min(1e-4), field)
 
 

@@ -63,7 +63,10 @@ def knowledge(site: Site, about: str, draw: np.random.Generator) -> Question:
 
 
 def visual(view: View, about: str, draw: np.random.Generator) -> Question | None:
-    """A question that the image answers; None if nothing of the sort can be asked of this view."""
+    """A question that the image answers; None if nothing of the sort can be asked of this view.
+
+    Thick cloud may hide things, so nothing is asked about them under it; the same holds for the functions below.
+    """
     if about == "scene":
         asked = pick(draw, ("What kind of place is this?", "What does the image show?"))
         kind = view.site.kind
@@ -73,6 +76,8 @@ def visual(view: View, about: str, draw: np.random.Generator) -> Question | None
         return Question("visual", about, "What is the weather like?", f"The place lies {sky}.", sky.split(" ", 1)[1])
     if about == "describe":
         return Question("visual", about, "Describe the image.", plain(view), plain(view))
+    if hidden(view):
+        return None
     if about == "count":
         return count(view, draw)
     if not view.site.things:
@@ -92,6 +97,10 @@ def visual(view: View, about: str, draw: np.random.Generator) -> Question | None
     )
 
 
+def hidden(view: View) -> bool:
+    return view.weather == "thick cloud"
+
+
 def count(view: View, draw: np.random.Generator) -> Question:
     """How many; four times in five of something that is there."""
     there = {g.object: g.count for g in view.site.things}
@@ -109,6 +118,8 @@ def presence(view: View, split: str, draw: np.random.Generator) -> Question | No
     "random": any absent object; "popular": the absent object that the most kinds of scene have; "adversarial":
     an absent object that this kind of scene usually has. "present" asks for one that is there.
     """
+    if hidden(view):
+        return None
     there = tuple(g.object for g in view.site.things)
     absent = tuple(o for o in OBJECTS if o not in there)
     if split == "present":
@@ -127,7 +138,7 @@ def presence(view: View, split: str, draw: np.random.Generator) -> Question | No
 
 def contradict(view: View, draw: np.random.Generator) -> tuple[tuple[Things, ...], Question] | None:
     """A group that the article reports otherwise than the image, and a question about it; the image is right."""
-    if not view.site.things:
+    if not view.site.things or hidden(view):
         return None
     true, *rest = view.site.things
     changed = {

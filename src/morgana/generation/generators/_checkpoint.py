@@ -35,7 +35,7 @@ def load(name: str, revision: str | None, local_files_only: bool, device: str | 
     return read(name, (), revision, local_files_only, place)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)
 def read(
     name: str, stamp: tuple[tuple[str, int], ...], revision: str | None, local_files_only: bool, device: str
 ) -> tuple[Any, Any]:

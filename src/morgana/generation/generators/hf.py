@@ -27,8 +27,8 @@ GREY_LEVELS = 16.0  # a pixel beyond this was not divided by 255 (noise may well
 class HF:
     """A transformers image-text model: a hub name, a local folder, or "atlas", the bundled one; greedy decoding.
 
-    Interventions act on the prompt's pass, in order, and equally in `generate`, `loss` and `logits`; those that
-    calibrate cost one more pass over image and question alone.
+    Of the documents it reads the text. Interventions act on the prompt's pass, in order, and equally in `generate`,
+    `loss` and `logits`; those that calibrate cost one more pass over image and question alone.
     """
 
     model: str
