@@ -142,14 +142,19 @@ def build(folder: Path) -> Any:
 
 
 def write_tokenizer(out: Path, seed: int) -> None:
-    """The config and the tokenizer, with `</s>` put behind every text: what open_clip's text tower pools."""
+    """The config and the tokenizer of the reference retriever."""
+    raw = out / "training" / "tokenizer.json"
+    if not raw.exists():
+        train_tokenizer(raw, seed)
+    write_config(out, raw, MODEL)
+
+
+def write_config(out: Path, raw: Path, model: dict[str, Any]) -> None:
+    """open_clip's config, and the tokenizer with `</s>` put behind every text: what its text tower pools."""
     from tokenizers import Tokenizer, processors
     from transformers import PreTrainedTokenizerFast
 
     out.mkdir(parents=True, exist_ok=True)
-    raw = out / "training" / "tokenizer.json"
-    if not raw.exists():
-        train_tokenizer(raw, seed)
     tokenizer = Tokenizer.from_file(str(raw))
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"$A {END}", special_tokens=[(END, tokenizer.token_to_id(END))]
@@ -158,7 +163,7 @@ def write_tokenizer(out: Path, seed: int) -> None:
     fast = make(tokenizer_object=tokenizer, pad_token=PAD, eos_token=END, clean_up_tokenization_spaces=False)
     fast.save_pretrained(str(out))
     config = {
-        "model_cfg": MODEL,
+        "model_cfg": model,
         "preprocess_cfg": {
             "mean": [MEAN] * 3,
             "std": [STD] * 3,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from morgana.corpus.atlas.language import ATMOSPHERE, DISTRACTORS, atmosphere_article, caption, kind_article
@@ -31,17 +31,22 @@ def sentences(seed: int, count: int) -> Iterator[str]:
 
 def train_tokenizer(path: Path, seed: int = 0, count: int = 6000) -> None:
     """Write a `tokenizers` JSON file at `path`."""
+    learn(path, sentences(seed, count))
+
+
+def learn(path: Path, texts: Iterable[str], vocabulary: int = VOCABULARY) -> None:
+    """A tokenizer of these texts."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         special_tokens=list(SPECIAL),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(sentences(seed, count), trainer)
+    tokenizer.train_from_iterator(texts, trainer)
     path.parent.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(path))
