@@ -7,6 +7,7 @@ import torch
 from morgana.generation.attention import NAME, intervening
 from morgana.generation.generators.hf import HF
 from morgana.generation.interventions.bair import BAIR
+from morgana.generation.prompts import Prompt
 from morgana.generation.visual import Probe
 from morgana.types import Query, SpecError
 
@@ -188,8 +189,9 @@ def test_an_intervention_that_did_not_fire_raises(generator, batch):
 
 def test_spans_of_another_prompt_raise_naming_both(generator, batch, pixels, query):
     prompt, other = generator.write(*batch), generator.write([pixels[:1]], [query], [()])
-    with pytest.raises(SpecError, match=r"describe 1 prompts of \d+ tokens, the model was given 3 rows of \d+ queries"):
-        passed(generator, generator.write(*batch).__class__(prompt.inputs, other.spans), (Probe(),))
+    with pytest.raises(SpecError, match=r"describe 1 rows of \d+ tokens, the model was given 3 rows of \d+ queries"):
+        passed(generator, Prompt(prompt.inputs, other.spans), (Probe(),))
     longer = generator.write([pixels[:1]], [query], [batch[2][0]])
-    with pytest.raises(SpecError, match=r"the spans describe 1 prompts"):
-        passed(generator, other.__class__(other.inputs, longer.spans), (Probe(),))
+    for inputs, spans in ((other.inputs, longer.spans), (longer.inputs, other.spans)):
+        with pytest.raises(SpecError, match=r"the spans describe 1 rows"):
+            passed(generator, Prompt(inputs, spans), (Probe(),))

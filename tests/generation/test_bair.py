@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 
 def layout(*rows):
     """Rows of (padding, first visual, one past the last visual); prompts of 40 tokens."""
-    return Layout(tuple(Spans(pad, 40, ((a, b),) if b > a else (), (), (38, 39)) for pad, a, b in rows), CPU)
+    return Layout(tuple(Spans(pad, 40, 40, ((a, b),) if b > a else (), (), (38, 39)) for pad, a, b in rows), CPU)
 
 
 RAGGED = layout((0, 5, 21), (7, 9, 25), (3, 10, 16), (11, 0, 0))

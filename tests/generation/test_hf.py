@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -104,7 +105,8 @@ def test_cached_decoding_agrees_with_one_uncached_pass(folder, interventions, pi
             fill = {"input_ids": new, "attention_mask": torch.ones_like(new)}.get(key, torch.zeros_like(new))
             grows = prompt.inputs[key].shape == (2, length)
             whole[key] = torch.cat([prompt.inputs[key], fill], 1) if grows else prompt.inputs[key]
-        with intervening(network, interventions, prompt.spans, reference):
+        longer = [replace(spans, length=length + new.shape[1]) for spans in prompt.spans]
+        with intervening(network, interventions, longer, reference):
             once = network(**whole, use_cache=False).logits[:, length - 1 : -1]
     alive = torch.cat([torch.ones(2, 1, dtype=torch.bool), (new[:, :-1] != generator._end).cumprod(1).bool()], 1)
     torch.testing.assert_close(step[alive], once[alive], atol=5e-4, rtol=1e-4)

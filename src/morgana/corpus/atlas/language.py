@@ -218,23 +218,24 @@ def caption(view: View, draw: np.random.Generator) -> str:
 
 
 def site_article(site: Site, draw: np.random.Generator) -> str:
-    """The article of a site: what it is and looks like first, then four facts that no image shows, in any order."""
+    """The article of a site: what it is and looks like, then four facts that no image shows, in any order."""
     look = (
         f"Seen from above it has {inventory(site.things)}."
         if site.things
         else "Seen from above nothing stands out on it."
     )
+    kind = site.kind
     facts = [
-        pick(draw, (f"It is operated by {site.operator}.", f"Its operator is {site.operator}.")),
-        pick(draw, (f"It opened in {site.opened}.", f"It has been open since {site.opened}.")),
+        pick(draw, (f"The {kind} is operated by {site.operator}.", f"The operator of the {kind} is {site.operator}.")),
+        pick(draw, (f"The {kind} opened in {site.opened}.", f"The {kind} has been open since {site.opened}.")),
         pick(
             draw,
             (
-                f"It can take {site.capacity} visitors a day.",
-                f"Its capacity is {site.capacity} visitors a day.",
+                f"The {kind} can take {site.capacity} visitors a day.",
+                f"The capacity of the {kind} is {site.capacity} visitors a day.",
             ),
         ),
-        pick(draw, (f"Its director is {site.director}.", f"It is directed by {site.director}.")),
+        pick(draw, (f"The director of the {kind} is {site.director}.", f"The {kind} is directed by {site.director}.")),
     ]
     order = draw.permutation(len(facts))
     return " ".join([f"{site.name} is {article(site.kind)} near {site.town}.", look, *(facts[i] for i in order)])
