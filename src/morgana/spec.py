@@ -121,11 +121,13 @@ def build(node: ast.expr, text: str, depth: int) -> Any:
         case ast.Name(id=name):  # `Hide` reads as `Hide()`
             return call(find(name), (), {}, text)
         case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords) if all(k.arg for k in keywords):
+            if len({k.arg for k in keywords}) < len(keywords):
+                raise SpecError(f"{name} is given an argument twice in {short(text)}")
             values = tuple(build(a, text, depth + 1) for a in args)
             named = {str(k.arg): build(k.value, text, depth + 1) for k in keywords}
             return call(find(name), values, named, text)
     raise SpecError(
-        f"{short(ast.unparse(node))} in {short(text)} is not allowed: "
+        f"{short(ast.get_source_segment(text.strip(), node) or text)} in {short(text)} is not allowed: "
         "a spec holds literals, tuples, 8/255 and calls to parts"
     )
 

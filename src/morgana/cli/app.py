@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from morgana.cli import asking, atlas, demo, evaluating, indexing, listing, training
-from morgana.cli.output import one_line, tell
+from morgana.cli.output import Stopped, one_line, tell
 
 app = typer.Typer(
     name="morgana",
@@ -68,10 +68,11 @@ def run(words: Sequence[str], debug: bool) -> int:
     try:
         status = app(list(words), prog_name="morgana", standalone_mode=False)
         sys.stdout.flush()
-        return int(status or 0)
+        return stopped("nothing is lost") if status == 130 else int(status or 0)
     except KeyboardInterrupt:
-        tell("stopped")
-        return 130
+        return stopped("nothing is lost")
+    except Stopped as error:
+        return stopped(str(error))
     except BrokenPipeError:  # the reader of our output has gone: `morgana list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -81,6 +82,12 @@ def run(words: Sequence[str], debug: bool) -> int:
         if debug:
             traceback.print_exc()
         return blame(error)
+
+
+def stopped(how: str) -> int:
+    """Ctrl-C."""
+    tell(f"stopped; {how}")
+    return 130
 
 
 def misread(error: Exception) -> int:

@@ -56,12 +56,12 @@ def demo(
       morgana demo
       morgana demo --out demo --quick
     """
-    from morgana.eval.studies import Study, run_study
-
-    size = QUICK if quick else FULL
-    size = size._replace(samples=samples or size.samples)
-    parts = inputs.encoder(encoder, device), inputs.generator(generator, device)
     with resumable("the same command goes on where it was"):
+        from morgana.eval.studies import Study, run_study
+
+        size = QUICK if quick else FULL
+        size = size._replace(samples=samples or size.samples)
+        parts = inputs.encoder(encoder, device), inputs.generator(generator, device)
         tile = story(out, *parts, world(size.sites, seed), quiet=json)
         study = Study("demo", ABOUT, tuple(experiments(*parts, size, seed)))
         summary = run_study(study, out)

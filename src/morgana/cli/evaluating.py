@@ -43,14 +43,14 @@ def evaluate(
       morgana eval cloudweb --out runs/cloudweb --resume
       morgana eval 'Experiment(Atlas(), OpenCLIP("atlas"), attack=CloudWeb(), member="optimised")' --out runs/one
     """
-    from morgana.eval.studies import run_study
-
-    chosen = read_study(study, options or [])
-    settings = {"device": device, "batch_size": batch_size}
-    experiments = tuple(inputs.placed(e, **settings) for e in chosen.experiments)
-    if seed is not None:
-        experiments = tuple(replace(e, seed=seed) for e in experiments)
     with resumable("the same command with --resume goes on where it was"):
+        from morgana.eval.studies import run_study
+
+        chosen = read_study(study, options or [])
+        settings = {"device": device, "batch_size": batch_size}
+        experiments = tuple(inputs.placed(e, **settings) for e in chosen.experiments)
+        if seed is not None:
+            experiments = tuple(replace(e, seed=seed) for e in experiments)
         summary = run_study(replace(chosen, experiments=experiments), out, resume=resume, limit=limit)
         page = write_page(out)
     show(summary, out, page, json)

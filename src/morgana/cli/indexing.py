@@ -44,14 +44,12 @@ def build(
       morgana index build my-photos/ --out photos.index --embed image
       morgana index build my-corpus/ --out my.index --encoder 'OpenCLIP("ViT-B-32", "laion2b_s34b_b79k")'
     """
-    from morgana.index import build as build_index
-
-    source = inputs.corpus(corpus)
-    chosen = inputs.encoder(encoder, device, batch_size)
     with resumable("the same command goes on where it was"):
+        from morgana.index import build as build_index
+
         made = build_index(
-            source,
-            chosen,
+            inputs.corpus(corpus),
+            inputs.encoder(encoder, device, batch_size),
             out,
             kind=inputs.kind_of("index", kind),
             embed=embed,

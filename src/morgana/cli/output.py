@@ -91,11 +91,14 @@ def hit_json(hits: Hits) -> list[dict[str, Any]]:
     ]
 
 
+class Stopped(Exception):
+    """Ctrl-C, with how to go on."""
+
+
 @contextmanager
 def resumable(how: str) -> Iterator[None]:
     """Within the block Ctrl-C ends the command with status 130 and a line that says how to go on."""
     try:
         yield
     except KeyboardInterrupt:
-        tell(f"stopped; {how}")
-        raise typer.Exit(130) from None
+        raise Stopped(how) from None

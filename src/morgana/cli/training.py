@@ -36,17 +36,30 @@ def retriever(out: Out, steps: Steps = 3000, seed: Seed = 0, device: Device = No
 
 
 @train.command()
-def generator(out: Out, steps: Steps = 12000, seed: Seed = 0, device: Device = None) -> None:
+def generator(
+    out: Out,
+    retriever: Annotated[
+        Path | None, typer.Option("--retriever", help="The folder whose image tower it sees with [default: bundled].")
+    ] = None,
+    language_steps: Annotated[int, typer.Option("--language-steps", min=1, help="Steps on text alone, first.")] = 8000,
+    steps: Steps = 8000,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile the decoder: faster after a slow start.")
+    ] = False,
+    seed: Seed = 0,
+    device: Device = None,
+) -> None:
     """Train the generator, a LLaVA of a few million parameters, from scratch; Ctrl-C leaves a checkpoint.
 
     \b
     Example:
-      morgana train generator --out my-mllm --steps 12000 --device cuda
+      morgana train generator --out my-mllm --retriever my-clip --steps 8000 --device cuda
     """
     with resumable(SAME):
         from morgana.models.generator import train_generator
+        from morgana.retrieval.encoders.openclip import BUNDLED
 
-        train_generator(out, steps, seed, place(device))
+        train_generator(out, retriever or BUNDLED, language_steps, steps, seed, place(device), compiled=compiled)
     say(f"the generator is in {out}")
 
 
