@@ -1,6 +1,6 @@
 """Trains the reference MLLM: language first, then image and articles together; written in transformers' format.
 
-Its eye is the reference retriever's vision tower, frozen; the projector and the decoder learn.
+Its eye begins as the reference retriever's vision tower and goes on learning with the projector and the decoder.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ from morgana.models.tokenizer import train_tokenizer
 from morgana.seeds import derive, rng, seeded
 from morgana.types import StoreError
 
-SEEN, READ = 12, 4  # conversations with an image a step, text-only rows beside them so that reading is not lost
+SEEN, READ = 12, 3  # conversations with an image a step, text-only rows beside them so that reading is not lost
+LOOK_FIRST = 0.3  # share of the steps that mostly do without articles
+EARLY, LATE = (0.75, 0.1, 0.05, 0.1), (0.3, 0.15, 0.15, 0.4)  # chances of 0 … 3 articles
 
 
 def train_generator(
@@ -58,7 +60,6 @@ def train_generator(
     with seeded(seed, "generator", "weights"):
         model = build(writer, seed).to(device)
     model.model.vision_tower.load_state_dict(vision_from_openclip(load_file(weights)))
-    model.model.vision_tower.requires_grad_(False)
     learn_language(model, writer, work / "language", language_steps, seed, compiled=compiled)
     teach_sight(model, writer, work / "sight", steps, seed)
     reference_processor(words, out)
@@ -87,8 +88,8 @@ def learn_language(model: Any, writer: Writer, work: Path, steps: int, seed: int
 
 
 def teach_sight(model: Any, writer: Writer, work: Path, steps: int, seed: int) -> None:
-    """Train projector and decoder on conversations about tiles, with some text-only rows in between."""
-    batches = feed(partial(mixed, writer, seed), behind(work), steps)
+    """Train on conversations about tiles, with some text-only rows in between; articles come in as steps go by."""
+    batches = feed(partial(mixed, writer, seed, steps), behind(work), steps)
     device = next(model.parameters()).device
 
     def loss_of(step: int) -> Tensor:
@@ -100,15 +101,15 @@ def teach_sight(model: Any, writer: Writer, work: Path, steps: int, seed: int) -
             text = model(input_ids=read.ids, attention_mask=read.mask, use_cache=False).logits
         return 0.8 * weighted_loss(look, seen) + 0.2 * weighted_loss(text, read)
 
-    recipe = Recipe(steps=steps, rate=8e-4)
+    recipe = Recipe(steps=steps, rate=6e-4)
     train(model, loss_of, recipe, work, "sight", seed, lambda _: examine(model, writer), report_every=200)
 
 
-def mixed(writer: Writer, seed: int, step: int) -> tuple[Tensor, Batch, Batch]:
-    """Tiles (B, 3, 96, 96) uint8 with their conversations, and text-only rows."""
+def mixed(writer: Writer, seed: int, steps: int, step: int) -> tuple[Tensor, Batch, Batch]:
+    """Tiles (B, 3, 96, 96) uint8 with their conversations, and text-only rows; half as many where articles are long."""
     draw = rng(seed, "sight", step)
-    articles = int(draw.choice(4, p=(0.3, 0.15, 0.15, 0.4)))
-    taught = [lesson(draw, seed, articles, 6) for _ in range(SEEN)]
+    articles = int(draw.choice(4, p=EARLY if step < LOOK_FIRST * steps else LATE))
+    taught = [lesson(draw, seed, articles, 6) for _ in range(SEEN if articles > 1 else 2 * SEEN)]
     read = [exercise(writer, draw, seed, 1.0) for _ in range(READ)]
     return (
         images([t.view for t in taught]),

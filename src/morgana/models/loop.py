@@ -144,7 +144,9 @@ def keep(model: nn.Module, steppers: list[torch.optim.Optimizer], folder: Path, 
     for i, stepper in enumerate(steppers):
         for j, state in enumerate(stepper.state[p] for g in stepper.param_groups for p in g["params"]):
             tensors |= {
-                f"optimiser.{i}.{j}.{k}": v.detach().cpu().clone() for k, v in state.items() if isinstance(v, Tensor)
+                f"optimiser.{i}.{j}.{k}": v.detach().cpu().contiguous().clone()
+                for k, v in state.items()
+                if isinstance(v, Tensor)
             }
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / "checkpoint.part"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -13,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from morgana.corpus.atlas.language import SEEN_AS, atmosphere_article, caption, kind_article, site_article
+from morgana.corpus.atlas.language import SEEN_AS, atmosphere_article, caption, inventory, kind_article, site_article
 from morgana.corpus.atlas.render import render
-from morgana.corpus.atlas.world import View, pick, site, view
+from morgana.corpus.atlas.world import KINDS, View, pick, site, view
 from morgana.models.feed import behind, feed
 from morgana.models.lessons import TRAIN_SITES
 from morgana.models.loop import Recipe, train
@@ -41,6 +42,7 @@ MODEL: dict[str, Any] = {
     },
 }
 BATCH = 128
+FEW = 3  # kinds of scene in a hard batch
 DROPPED, UNTIL = 0.5, 0.55  # share of patches left out (FLIP), and until which part of the steps: twice the speed
 
 
@@ -83,27 +85,34 @@ def contrast(image: Tensor, text: Tensor, scale: Tensor, texts: list[str]) -> Te
     return (nn.functional.cross_entropy(logits, target) + nn.functional.cross_entropy(logits.T, target)) / 2
 
 
-def pair(draw: np.random.Generator, seed: int) -> tuple[View, str]:
-    """A view of a training site and a text that it should find.
+def pair(draw: np.random.Generator, seed: int, kinds: Collection[str]) -> tuple[View, str]:
+    """A view of a training site of one of `kinds` and a text that it should find.
 
-    Captions teach all that can be seen; articles teach to look past facts that cannot; under real weather the
-    text is an atmospheric article one time in four, so that the retriever knows weather.
+    Captions teach all that can be seen, some of them the countable things alone; articles teach to look past facts
+    that cannot be seen; under real weather the text is an atmospheric article one time in four, so that the retriever
+    knows weather.
     """
-    seen = view(seed, site(seed, int(draw.integers(TRAIN_SITES))), int(draw.integers(1000)))
+    place = site(seed, int(draw.integers(TRAIN_SITES)))
+    while place.kind not in kinds:
+        place = site(seed, int(draw.integers(TRAIN_SITES)))
+    seen = view(seed, place, int(draw.integers(1000)))
     chance = draw.random()
     if seen.weather != "clear" and chance < 0.25:
         return seen, atmosphere_article(pick(draw, SEEN_AS[seen.weather]))
-    if chance < 0.55:
+    if chance < 0.35 and place.things and seen.weather != "thick cloud":
+        return seen, f"{inventory(place.things).capitalize()}."
+    if chance < 0.6:
         return seen, caption(seen, draw)
-    if chance < 0.92:
-        return seen, site_article(seen.site, draw)
-    return seen, kind_article(seen.site.kind)
+    if chance < 0.95:
+        return seen, site_article(place, draw)
+    return seen, kind_article(place.kind)
 
 
 def batch(seed: int, step: int) -> tuple[Tensor, list[str]]:
-    """The tiles (B, 3, 96, 96) uint8 and texts of one step."""
+    """The tiles (B, 3, 96, 96) uint8 and texts of one step; every other batch holds FEW kinds, so details must tell."""
     draw = rng(seed, "retriever", step)
-    pairs = [pair(draw, seed) for _ in range(BATCH)]
+    few = draw.choice(KINDS, FEW, replace=False).tolist() if step % 2 else KINDS
+    pairs = [pair(draw, seed, few) for _ in range(BATCH)]
     return images([v for v, _ in pairs]), [t for _, t in pairs]
 
 

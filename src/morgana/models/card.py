@@ -1,0 +1,122 @@
+"""The figures of the model cards: both reference models on sites that neither ever saw."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from morgana.corpus.atlas.corpus import Atlas, Item
+from morgana.corpus.images import load
+from morgana.eval.statistics import Estimate, proportion
+from morgana.seeds import rng
+from morgana.types import Document, Encoder, Generator, Hit, Hits
+
+OTHERS = 2  # articles of other places beside the right one
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a card."""
+
+    what: str
+    estimate: Estimate
+
+
+def judge_retriever(encoder: Encoder, sites: int = 480, seed: int = 0) -> list[Row]:
+    """hit@1 by kind of scene and of the very site, and Weather@5, over the whole knowledge base."""
+    rows = []
+    for weather in ("clear", "haze", "thin cloud", "thick cloud"):
+        world = Atlas(sites=sites, seed=seed, weather=weather)
+        documents = world.documents()
+        with torch.no_grad():
+            texts = encoder.encode_text([d.text for d in documents])
+            tiles = torch.cat([load(p) for p in world.tiles()])
+            images = torch.cat([encoder.encode_image(part) for part in tiles.split(64)])
+        best = (images @ texts.T).topk(5).indices.tolist()
+        found = [[documents[i] for i in row] for row in best]
+        places = world.places
+        kind = [f[0].metadata.get("kind") == p.kind for f, p in zip(found, places, strict=True)]
+        exact = [f[0].id == documents[i].id for i, f in enumerate(found)]
+        hit5 = [documents[i].id in {d.id for d in f} for i, f in enumerate(found)]
+        sky = [any(d.metadata["topic"] == "weather" for d in f) for f in found]
+        for what, outcomes in (
+            ("hit@1 by kind", kind),
+            ("hit@1 of the very site", exact),
+            ("hit@5 of the very site", hit5),
+            ("Weather@5", sky),
+        ):
+            rows.append(Row(f"{what}, {weather}", share(outcomes)))
+    return rows
+
+
+def judge_generator(generator: Generator, sites: int = 240, seed: int = 0) -> list[Row]:
+    """Answers with the right article among three; and visual ones again with the image of another site.
+
+    An answer is right if it holds the deciding words: the name, the number, the colour, yes or no.
+    """
+    world = Atlas(sites=sites, seed=seed, weather="clear")
+    items = world.questions()
+    hits = [contexts(world, item) for item in items]
+    rows = list(scored("", items, answers(generator, items, hits)))
+    visual = [i for i, item in enumerate(items) if item.question.kind in ("visual", "presence")]
+    swapped = [replace(items[i], query=replace(items[i].query, image=elsewhere(items, i))) for i in visual]
+    rows += scored(" with another site's image", swapped, answers(generator, swapped, [hits[i] for i in visual]))
+    return rows
+
+
+def contexts(world: Atlas, item: Item) -> Hits:
+    """The right article and two of sites of other kinds, in an order that follows from the question."""
+    draw = rng(world.seed, "card", item.query.id)
+    by_id = {d.id: d for d in world.documents()}
+    sites = [d for d in by_id.values() if d.metadata["topic"] == "site" and d.metadata["kind"] != item.kind]
+    chosen: list[Document] = [by_id[item.relevant[0]]]
+    chosen += [sites[int(i)] for i in draw.choice(len(sites), OTHERS, replace=False)]
+    return tuple(Hit(chosen[int(i)], 0.5) for i in draw.permutation(len(chosen)))
+
+
+def share(outcomes: Sequence[bool]) -> Estimate:
+    made = proportion(sum(outcomes), len(outcomes))
+    assert made is not None, "a row without a single outcome"
+    return made
+
+
+def elsewhere(items: Sequence[Item], i: int) -> Path | None:
+    """The tile of the next site of another kind."""
+    n = len(items)
+    return next(items[(i + j) % n].query.image for j in range(1, n) if items[(i + j) % n].kind != items[i].kind)
+
+
+def answers(generator: Generator, items: Sequence[Item], hits: Sequence[Hits]) -> list[str]:
+    return [answer.text for answer in generator([item.query for item in items], hits)]
+
+
+def scored(suffix: str, items: Sequence[Item], texts: Sequence[str]) -> Iterator[Row]:
+    outcomes: dict[str, list[bool]] = defaultdict(list)
+    for item, text in zip(items, texts, strict=True):
+        asked = item.question
+        name = asked.kind if asked.kind in ("knowledge", "presence", "conflict") else asked.about
+        outcomes[name].append(right(text, asked.short))
+        if asked.kind in ("knowledge", "presence"):
+            outcomes[f"{asked.kind}: {asked.about}"].append(right(text, asked.short))
+    for name in sorted(outcomes):
+        yield Row(name + suffix, share(outcomes[name]))
+
+
+def right(answer: str, short: str) -> bool:
+    """Whether the deciding words stand in the answer as whole words, capitals aside."""
+    words = "".join(c if c.isalnum() or c == "-" else " " for c in answer.lower()).split()
+    sought = "".join(c if c.isalnum() or c == "-" else " " for c in short.lower()).split()
+    return any(words[i : i + len(sought)] == sought for i in range(len(words) - len(sought) + 1))
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Markdown with the value, the 95 % Wilson interval and n of every row."""
+    lines = ["| what | value | 95 % interval | n |", "|---|---|---|---|"]
+    for row in rows:
+        e = row.estimate
+        lines.append(f"| {row.what} | {e.value:.1%} | {e.low:.1%} – {e.high:.1%} | {e.n} |")
+    return "\n".join(lines)
