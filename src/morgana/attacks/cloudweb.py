@@ -24,15 +24,16 @@ class CloudWeb:
     rate: float = 0.2  # of the threat's radius
     k: int = 5
     margin: float = 0.05
-    rank: float = 1.0
+    pull: float = 1.0
     suppress: float = 0.5
+    rank: float = 1.0
     natural: float = 0.05
     restarts: int = 1
     eot: int = 1
 
     @cached_property
     def goal(self) -> Hijack:
-        return Hijack(self.topic, suppress=self.suppress, rank=self.rank, margin=self.margin, k=self.k)
+        return Hijack(self.topic, self.pull, self.suppress, self.rank, self.margin, self.k)
 
     @cached_property
     def threat(self) -> CloudOverlay:

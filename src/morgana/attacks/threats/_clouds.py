@@ -66,7 +66,7 @@ def field(weights: list[Tensor], skies: Tensor, roughness: float) -> Tensor:
     """(B, 1, FIELD, FIELD) of about unit variance, from unit weights (B, D) of each octave and all their bases."""
     total = math.sqrt(sum(roughness ** (2 * octave) for octave in range(len(weights))))
     rows = torch.cat([row * (roughness**octave / total) for octave, row in enumerate(weights)], 1)
-    return (rows @ skies).view(-1, 1, FIELD, FIELD)
+    return (rows @ skies.to(rows)).view(-1, 1, FIELD, FIELD)
 
 
 def unit(weights: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ def unit(weights: Tensor) -> Tensor:
     return torch.where(length > 1e-9, weights / length.clamp_min(1e-9), first)
 
 
-def threshold(field: Tensor, ceiling: Tensor, softness: float, cover: Tensor) -> Tensor:
+def threshold(field: Tensor, ceiling: Tensor, softness: Tensor, cover: Tensor) -> Tensor:
     """The level at which clouds of a field, times `ceiling`, have the mean `cover` (B,); (B, 1, 1, 1).
 
     Found by bisection; its gradient is the implicit function's, so that moving a cloud in pushes the others out.
@@ -89,12 +89,12 @@ def threshold(field: Tensor, ceiling: Tensor, softness: float, cover: Tensor) ->
             much = mean(opaque(field, per_row(middle, field), softness) * ceiling) > cover
             low, high = torch.where(much, middle, low), torch.where(much, high, middle)
         shape = opaque(field, per_row(high, field), softness)
-        slope = mean(shape * (1 - shape) * ceiling) / softness  # minus the derivative in the level
+        slope = mean(shape * (1 - shape) * ceiling / softness)  # minus the derivative in the level
     amount = mean(opaque(field, per_row(high, field), softness) * ceiling)
     return per_row(high + (amount - cover) / slope.clamp_min(1e-4), field)
 
 
-def opaque(field: Tensor, level: Tensor, softness: float) -> Tensor:
+def opaque(field: Tensor, level: Tensor, softness: Tensor) -> Tensor:
     """Opacity in [0, 1] of a field where it rises above a level; `softness` is the width of an edge, in σ."""
     return torch.sigmoid((field - level) / softness)
 
