@@ -63,7 +63,7 @@ def train_generator(
     learn_language(model, writer, work / "language", language_steps, seed, compiled=compiled)
     teach_sight(model, writer, work / "sight", steps, seed)
     reference_processor(words, out)
-    model.to(torch.float32).save_pretrained(str(out))
+    model.half().save_pretrained(str(out))
 
 
 def build(writer: Writer, seed: int) -> Any:

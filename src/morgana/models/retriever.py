@@ -184,12 +184,12 @@ def write_config(out: Path, raw: Path, model: dict[str, Any]) -> None:
 
 
 def write(model: nn.Module, out: Path) -> None:
-    """The weights under the name that open_clip looks for."""
+    """The weights, as float16, under the name that open_clip looks for."""
     from safetensors.torch import save_file
 
     if not out.is_dir():
         raise StoreError(f"there is no folder {out} to write the model to")
     save_file(
-        {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()},
+        {k: v.detach().cpu().half().contiguous() for k, v in model.state_dict().items()},
         out / "open_clip_model.safetensors",
     )
