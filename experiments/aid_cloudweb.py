@@ -11,6 +11,11 @@ WEIGHTS = Path.home() / ".cache" / "morgana" / "aid-clip"
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 
+@app.callback()
+def main() -> None:
+    """Train a retriever on AID, and attack it with clouds."""
+
+
 @app.command()
 def train(
     out: Annotated[Path, typer.Option(help="The model folder, outside the repository; resumes.")] = WEIGHTS,
