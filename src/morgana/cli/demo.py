@@ -129,12 +129,13 @@ def story(out: Path, encoder: Encoder, generator: Generator, corpus: Atlas, *, q
     from morgana.types import StoreError
 
     folder = out / "atlas.index"
+    assert encoder.fingerprint  # weights that are not there are told of before anything else
     tell(f"1 · indexing {corpus!r} with {encoder!r}")
     try:
         Index.open(folder, encoder)
     except StoreError:
         build(corpus, encoder, folder, overwrite=True)
-    asked = next(item for item in corpus.questions() if item.kind == "knowledge")
+    asked = next(item for item in corpus.questions() if item.question.kind == "knowledge")
     (answer,) = Pipeline(Dense(str(folder), encoder), (), generator)([asked.query], 3)
     tile = out / "tile.png"
     if asked.query.image:
