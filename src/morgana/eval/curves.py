@@ -50,6 +50,7 @@ class Chart:
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
     series: tuple[Series, ...]
+    joined: bool  # a series is a curve, not only a group
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,8 @@ def trade(summary: Summary, figures: Sequence[Figure]) -> Chart | None:
             if clean and row:
                 told = f"{shield} against {name(c)}, {c.knowledge}: {percent(row)}"
                 dots.append(Dot(shield, 100 * clean.estimate.value, row, told, c.knowledge == "naive" and c.defended))
-    title = f"What a defense costs and brings: clean {use.title} against {main.title} under attack"
-    note = "Each mark is one optimised attack; hollow: the attacker does not know of the defense."
+    title = "What a defense costs, and what it brings"
+    note = "Each mark is an optimised attack, better to the lower right; hollow: by one who does not know of it."
     return chart(title, note, f"{use.title} on clean images (%)", f"{main.title} under attack", dots, joined=False)
 
 
@@ -140,6 +141,7 @@ def chart(
         tuple(Tick(across(m), f"{m:g}") for m in marks),
         tuple(Tick(up(m / 100), f"{m} %") for m in range(0, 101, 25)),
         series,
+        joined,
     )
 
 

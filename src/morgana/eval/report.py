@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from morgana.eval.cards import Album
-from morgana.eval.curves import HEIGHT, LEFT, RIGHT, TOP, WIDTH, charts
+from morgana.eval.curves import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, charts
 from morgana.eval.folder import read_run
 from morgana.eval.records import read_json
 from morgana.eval.runner import SCHEMA
@@ -16,8 +16,6 @@ from morgana.eval.scoring import Figure
 from morgana.eval.summary import Cell, Row, Summary, interval
 from morgana.eval.verdict import p_value, verdict
 from morgana.files import write_bytes
-
-BOTTOM = 208
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ def render(values: dict[str, Any]) -> str:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(percent=percent, points=points, p_value=p_value)
+    environment.filters.update(percent=percent, points=points, p_value=p_value, tight=tight)
     template = files("morgana.eval").joinpath("report.html.j2").read_text(encoding="utf-8")
     return environment.from_string(template).render(**values)
 
@@ -110,3 +108,8 @@ def percent(value: float) -> str:
 def points(value: float) -> str:
     """A signed difference in percentage points, with a real minus."""
     return f"{100 * value:+.1f}".replace("-", "−")
+
+
+def tight(text: str) -> str:
+    """Numbers stay with their sign."""
+    return text.replace(" %", "\u00a0%").replace("p < ", "p\u00a0<\u00a0").replace("p = ", "p\u00a0=\u00a0")
