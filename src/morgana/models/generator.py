@@ -28,7 +28,7 @@ from morgana.seeds import derive, rng, seeded
 from morgana.types import StoreError
 
 SEEN, READ = 12, 3  # conversations with an image a step, text-only rows beside them so that reading is not lost
-LOOK_FIRST = 0.3  # share of the steps that mostly do without articles
+LOOK_FIRST = 0.75  # share of the steps that mostly do without articles
 EARLY, LATE = (0.75, 0.1, 0.05, 0.1), (0.3, 0.15, 0.15, 0.4)  # chances of 0 … 3 articles
 
 
@@ -101,7 +101,7 @@ def teach_sight(model: Any, writer: Writer, work: Path, steps: int, seed: int) -
             text = model(input_ids=read.ids, attention_mask=read.mask, use_cache=False).logits
         return 0.8 * weighted_loss(look, seen) + 0.2 * weighted_loss(text, read)
 
-    recipe = Recipe(steps=steps, rate=6e-4)
+    recipe = Recipe(steps=steps, rate=1e-3)
     train(model, loss_of, recipe, work, "sight", seed, lambda _: examine(model, writer), report_every=200)
 
 

@@ -62,6 +62,7 @@ def lesson(draw: np.random.Generator, seed: int, articles: int = 3, turns: int =
         question = look(seen, draw)
         if question and len(asked) < looks and question.text not in {q.text for q in asked}:
             asked.append(question)
+    asked.sort(key=lambda q: q.about == "describe")  # a description answers every question after it
     about = [str(a) for a in draw.permutation(KNOWLEDGE)][: max(1, turns - len(asked))]
     asked += [knowledge(seen.site, a, draw) for a in about]
     if not known:
