@@ -102,3 +102,25 @@ def test_the_vision_tower_of_openclip_gives_the_same_hidden_states():
     assert all(torch.equal(alone[k], v) for k, v in mine.state_dict().items())
     with pytest.raises(SpecError, match="trunk"):
         vision_from_openclip({"visual.trunk.blocks.0.weight": torch.zeros(1)})
+
+
+def test_the_prompt_is_token_for_token_what_the_bundled_model_is_trained_on(tmp_path):
+    from types import SimpleNamespace
+
+    from tokenizers import Tokenizer
+
+    from morgana.generation.prompts import write
+    from morgana.models.conversation import Writer
+    from morgana.types import Document, Hit, Query
+
+    file = word_tokenizer(tmp_path / "t.json")
+    articles = ["The harbour of Calmouth, 1987.", "Fog is a cloud."]
+    turn = SimpleNamespace(text="What is it?", answer="A harbour.")
+    taught, _ = Writer(Tokenizer.from_file(str(file))).conversation(
+        SimpleNamespace(articles=articles, questions=[turn]), None
+    )
+    hits = tuple(Hit(Document(text, text), 1.0) for text in articles)
+    processor = reference_processor(file, tmp_path / "made")
+    image = torch.rand(1, 3, 96, 96)
+    asked = write(processor, [image], [Query("q", turn.text)], [hits], answer=turn.answer, end=2)
+    assert asked.inputs["input_ids"][0].tolist() == taught
