@@ -41,12 +41,11 @@ class Writer:
 
     def conversation(self, lesson: Lesson, sight: str | None) -> tuple[list[int], list[float]]:
         """Token ids and weights; `sight` stands where the image would, None puts the visual tokens there."""
-        ids = self.encode("USER: ")
+        articles = "".join(f"Article {i}: {text}\n" for i, text in enumerate(lesson.articles, 1))
         if sight is None:
-            ids += [self.image] * PATCHES + self.encode("\n")
-        elif sight:
-            ids += self.encode(f"{sight}\n")
-        ids += self.encode("".join(f"Article {i}: {text}\n" for i, text in enumerate(lesson.articles, 1)))
+            ids = self.encode("USER: ") + [self.image] * PATCHES + self.encode(f"\n{articles}")
+        else:
+            ids = self.encode(f"USER: {sight}\n{articles}" if sight else f"USER: {articles}")
         weights = [0.0 if token == self.image else READING for token in ids]
         for turn, question in enumerate(lesson.questions):
             asked = self.encode(f"{'USER: ' if turn else ''}Question: {question.text} ASSISTANT:")
