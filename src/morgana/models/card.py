@@ -120,3 +120,21 @@ def table(rows: Sequence[Row]) -> str:
         e = row.estimate
         lines.append(f"| {row.what} | {e.value:.1%} | {e.low:.1%} – {e.high:.1%} | {e.n} |")
     return "\n".join(lines)
+
+
+def main() -> None:
+    """Print both cards' tables; `python -m morgana.models.card [SITES]`."""
+    import sys
+
+    from rich import print as say
+
+    from morgana.generation.generators.hf import HF
+    from morgana.retrieval.encoders.openclip import OpenCLIP
+
+    sites = int(sys.argv[1]) if len(sys.argv) > 1 else 240
+    say(f"\nretriever, {sites} sites\n\n{table(judge_retriever(OpenCLIP('atlas'), sites))}")
+    say(f"\ngenerator, {sites} sites\n\n{table(judge_generator(HF('atlas', max_new_tokens=40), sites))}")
+
+
+if __name__ == "__main__":
+    main()

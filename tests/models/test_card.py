@@ -1,0 +1,62 @@
+"""The model cards' figures judge answers fairly."""
+
+import pytest
+
+from morgana.corpus.atlas.corpus import Atlas
+from morgana.models.card import contexts, elsewhere, judge_generator, right, table
+from morgana.types import Answer
+
+
+class Knower:
+    """Answers every question from its key: what a perfect model would say, whatever it is shown."""
+
+    def __init__(self, world):
+        self.key = {i.query.id: i.question.answer for i in world.questions()}
+
+    def __call__(self, queries, hits):
+        return [Answer(self.key[q.id], h) for q, h in zip(queries, hits, strict=True)]
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    monkeypatch.setenv("MORGANA_CACHE", str(tmp_path))
+    return Atlas(sites=12, weather="clear")
+
+
+@pytest.mark.parametrize(
+    ("answer", "short", "expected"),
+    [
+        ("The boats are red.", "red", True),
+        ("The boats are in the north-east.", "north", False),
+        ("It opened in 1974.", "197", False),
+        ("This quarry is operated by Keystone Trust.", "keystone trust", True),
+        ("No, there is no boat.", "yes", False),
+        ("", "red", False),
+    ],
+)
+def test_an_answer_is_right_if_it_holds_the_deciding_words_whole(answer, short, expected):
+    assert right(answer, short) is expected
+
+
+def test_the_right_article_is_among_three_of_other_kinds(world):
+    for item in world.questions():
+        hits = contexts(world, item)
+        assert len(hits) == 3
+        assert item.relevant[0] in {h.document.id for h in hits}
+        others = [h.document for h in hits if h.document.id != item.relevant[0]]
+        assert all(d.metadata["kind"] != item.kind for d in others)
+
+
+def test_the_other_image_is_of_another_kind(world):
+    items = world.questions()
+    by_image = {i.query.image: i.kind for i in items}
+    for n, item in enumerate(items):
+        assert by_image[elsewhere(items, n)] != item.kind
+
+
+def test_a_perfect_model_scores_one_and_every_row_has_its_interval(world):
+    rows = judge_generator(Knower(world), sites=12)
+    assert {r.estimate.value for r in rows} == {1.0}
+    assert all(r.estimate.low < 1.0 for r in rows)
+    assert "knowledge |" in table(rows)
+    assert "another site's image" in table(rows)
