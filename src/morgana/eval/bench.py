@@ -34,7 +34,6 @@ class Bench:
 
     folder: Path
     memory: dict[Any, Any] = field(default_factory=dict, repr=False)
-    documents: dict[str, Document] = field(default_factory=dict, repr=False)  # every document that was retrieved
 
     def samples(self, experiment: Experiment) -> list[Sample]:
         e = experiment
@@ -106,11 +105,6 @@ class Bench:
             self.memory[place] = generator(queries, hits)
         found: list[Answer] = self.memory[place]
         return found
-
-    def note(self, *lists: Sequence[Hits]) -> None:
-        """Keep the documents that were seen, for the report."""
-        for hits in (row for found in lists for row in found):
-            self.documents.update({hit.document.id: hit.document for hit in hits})
 
     def poison(self, experiment: Experiment) -> str:
         """Names the attacked documents in the index; empty: none."""

@@ -46,7 +46,7 @@ def write_run(name: str, about: str, runs: Sequence[Run], bench: Bench) -> Summa
     }
     write_json(bench.folder / "run.json", {**common, **whole, "experiments": listed})
     write_json(bench.folder / "samples.json", {"schema": SCHEMA, "samples": asked(experiments, bench)})
-    write_json(bench.folder / "documents.json", {"schema": SCHEMA, "documents": shelved(bench)})
+    write_json(bench.folder / "documents.json", {"schema": SCHEMA, "documents": shelved(runs)})
     return summary
 
 
@@ -117,15 +117,16 @@ def copy(image: Path | None, folder: Path, name: str, root: Path) -> str | None:
     return path.relative_to(root).as_posix()
 
 
-def shelved(bench: Bench) -> dict[str, Any]:
-    """Titles, openings and topics of all documents that were retrieved, now or by an interrupted run before."""
-    path = bench.folder / "documents.json"
-    before = read_json(path, SCHEMA)["documents"] if path.exists() else {}
-    now = {
-        id: {"title": d.metadata.get("title", ""), "text": d.text[:280], "topic": d.metadata.get("topic", "")}
-        for id, d in bench.documents.items()
+def shelved(runs: Sequence[Run]) -> dict[str, Any]:
+    """Title, opening and topic of every document that was retrieved or read."""
+    seen = {id for run in runs for r in run.records for id, _ in (*r.retrieved, *r.refined)}
+    corpora = {repr(run.experiment.corpus): run.experiment.corpus for run in runs}
+    return {
+        d.id: {"title": d.metadata.get("title", ""), "text": d.text[:280], "topic": d.metadata.get("topic", "")}
+        for corpus in corpora.values()
+        for d in corpus.documents()
+        if d.id in seen
     }
-    return {**before, **now}
 
 
 def read_run(folder: Path) -> tuple[dict[str, Any], Summary]:

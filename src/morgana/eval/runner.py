@@ -120,7 +120,6 @@ def look(
         retrieved = bench.retrieve(experiment, encoder, found)
     with timed(clock, "refine"):
         refined = pipeline.refine(found, retrieved)
-    bench.note(retrieved, refined)
     with timed(clock, "generate"):
         answers = None if generator is None else bench.answer(generator, seen, refined)
     return retrieved, refined, answers
