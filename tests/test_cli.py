@@ -153,6 +153,11 @@ def test_the_same_attack_gives_the_same_file(seen, tile, tmp_path, tiny_clip_fol
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
+def test_without_a_command_there_is_help(capsys):
+    assert run([], debug=True) == 2
+    assert "morgana demo" in "".join(capsys.readouterr())
+
+
 def test_a_part_is_explained(capsys):
     assert run(["list", "PGD", "--json"], debug=True) == 0
     said = json.loads(capsys.readouterr().out)
@@ -229,6 +234,8 @@ def test_bad_images_are_left_out_of_an_index_and_named(tmp_path, tiny_clip_folde
         (["eval", "Experiment(Atlas(), HashEncoder(), k=0)", "--out", "run"], "k=0"),
         (["report", "nowhere"], "nowhere"),
         (["demo", "--encoder", "OpenCLIP('no/where')"], "no/where"),
+        (["train", "generator", "--out", "x", "--retriever", "nowhere"], "nowhere holds no open_clip_model"),
+        (["atlas", "preview", "--out", "nowhere.png/atlas.png", "--seed", "x"], "--seed"),
         (["serch"], "search"),
         (["search"], "INDEX"),
         (["index", "build", "Atlas()"], "--out"),

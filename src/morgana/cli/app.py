@@ -95,7 +95,9 @@ def misread(error: Exception) -> int:
     message = error.format_message() if isinstance(error, typer.TyperException) else "nothing was typed"
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "morgana"
-    if message:
+    if message.startswith("Usage: "):  # nothing was typed after the command: its help is the answer
+        tell(message)
+    elif message:
         tell(f"error: {one_line(message)} (`{command} --help` shows what it takes)")
     return 2
 

@@ -32,7 +32,7 @@ app = typer.Typer()
 DEFAULT_GENERATOR = 'HF("atlas")'
 
 
-@app.command()
+@app.command(short_help="Answer a question from an image and an index.")
 def ask(
     folder: IndexFolder,
     question: Annotated[str, typer.Argument(metavar="QUESTION", help="What to ask about the image.")],
@@ -67,7 +67,7 @@ def ask(
     table("", HIT_HEADS, hit_rows(answer.hits), right=(0, 1))
 
 
-@app.command()
+@app.command(short_help="Change an image so that other things are found.")
 def attack(
     folder: IndexFolder,
     image: Annotated[Path, typer.Option("--image", help="The clean image file.")],

@@ -34,7 +34,7 @@ FULL = Size(sites=120, samples=32, steps=30, copies=5)
 QUICK = Size(sites=24, samples=6, steps=6, copies=3)
 
 
-@app.command("demo")
+@app.command("demo", short_help="Index, ask, attack, defend, report, on the bundled world.")
 def demo(
     out: Annotated[Path, typer.Option("--out", help="The folder to write; a demo that was stopped goes on there.")] = (
         Path("demo")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@app.command("eval")
+@app.command("eval", short_help="Run a study, clean and attacked.")
 def evaluate(
     study: Annotated[
         str, typer.Argument(metavar="STUDY|SPEC", help="A study's name or Python file, or one Experiment(…).")
@@ -56,7 +56,7 @@ def evaluate(
     show(summary, out, page, json)
 
 
-@app.command()
+@app.command(short_help="Print a run's table and write report.html.")
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
     json: AsJSON = False,

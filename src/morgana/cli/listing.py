@@ -13,7 +13,7 @@ from morgana.cli.output import say, say_json, table
 app = typer.Typer()
 
 
-@app.command("list")
+@app.command("list", short_help="List the parts, or explain one.")
 def list_parts(
     name: Annotated[
         str | None, typer.Argument(metavar="[KIND|PART]", help="A kind (attack, threat, …) or one part.")
