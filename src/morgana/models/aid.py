@@ -56,9 +56,10 @@ def train_aid(
     seed: int = 0,
     device: str = "cpu",
     limit: int | None = None,
+    batch: int = BATCH,
     rate: float = 1.5e-3,
 ) -> None:
-    """Train for `steps` batches of 128 on the train split and write the model folder `out`; resumes.
+    """Train for `steps` batches on the train split and write the model folder `out`; resumes.
 
     Naturally hazy tiles are left out, so that all of them are unseen when they are judged; of the cloud maps, those
     that are for judging are left out. Label hits on the dev split are reported on the way and decide nothing.
@@ -67,7 +68,7 @@ def train_aid(
     corpus, work = AID(str(root), split="train", haze=False), out / "training"
     tiles = corpus.tiles()[:: max(1, len(corpus.tiles()) // limit)] if limit else corpus.tiles()
     maps_for(clouds, "train")  # missing maps are named before the long decoding
-    lessons = Lessons(tiles, photographs(tiles), clouds, seed, BATCH)
+    lessons = Lessons(tiles, photographs(tiles), clouds, seed, batch)
     write_tokenizer(out, tiles)
     with seeded(seed, "aid", "weights"):
         model = build().to(device, memory_format=torch.channels_last)
@@ -180,7 +181,7 @@ class Exam:
         tiles, documents = self.corpus.tiles()[: self.limit], self.corpus.documents()
         learner.model.eval()
         with torch.autocast(learner.device, dtype=torch.bfloat16):
-            image = torch.cat([learner.images(p) for p in photographs(tiles, SIZE).split(BATCH)])
+            image = torch.cat([learner.images(p) for p in torch.split(photographs(tiles, SIZE), BATCH)])
             texts = [d.text for d in documents]
             text = torch.cat([learner.texts(texts[i : i + 512]) for i in range(0, len(texts), 512)])
         learner.model.train()

@@ -35,7 +35,7 @@ def judge_retriever(encoder: Encoder, sites: int = 480, seed: int = 0) -> list[R
         with torch.no_grad():
             texts = encoder.encode_text([d.text for d in documents])
             tiles = torch.cat([load(p) for p in world.tiles()])
-            images = torch.cat([encoder.encode_image(part) for part in tiles.split(64)])
+            images = torch.cat([encoder.encode_image(part) for part in torch.split(tiles, 64)])
         best = (images @ texts.T).topk(5).indices.tolist()
         found = [[documents[i] for i in row] for row in best]
         places = world.places

@@ -168,7 +168,8 @@ def byte_mask(where: NDArray[np.bool_]) -> Bytes:
 
 def soft_mask(distance: Field, edge: float = 0.7) -> Bytes:
     """255 where `distance` (units, positive inside) is clearly positive, over a seam of 2 x `edge` units."""
-    return (np.clip(distance * np.float32(0.5 / edge) + np.float32(0.5), 0, 1) * np.float32(255)).astype(np.uint8)
+    share: Field = np.clip(distance * np.float32(0.5 / edge) + np.float32(0.5), 0, 1)
+    return (share * np.float32(255)).astype(np.uint8)
 
 
 def halfway(a: Point, b: Point) -> Point:

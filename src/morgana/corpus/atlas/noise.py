@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,8 @@ from PIL import Image
 
 from morgana.seeds import rng
 
-Field = NDArray[np.float32]
-Bytes = NDArray[np.uint8]
+Field = NDArray[Any]  # float32
+Bytes = NDArray[Any]  # uint8
 
 SIDE = 512
 WINDOW = 208  # pixels that a tile of 96 px takes of a bank: 2 x (96 + 2 x 4 of margin)
@@ -55,7 +55,7 @@ def crowns() -> Crowns:
     """About 4,000 round tree tops of 5 to 10 pixels, lit from the north-west."""
     draw = rng(0, "atlas crowns")
     pitch = 8
-    grid = np.stack(np.mgrid[0:SIDE:pitch, 0:SIDE:pitch], -1).reshape(-1, 2)
+    grid = np.moveaxis(np.mgrid[0:SIDE:pitch, 0:SIDE:pitch], 0, -1).reshape(-1, 2)
     centre = grid + draw.integers(0, pitch, grid.shape)
     radius = draw.uniform(2.6, 5.4, len(grid))
     tone, number = draw.uniform(-0.14, 0.14, len(grid)), draw.integers(0, 255, len(grid))

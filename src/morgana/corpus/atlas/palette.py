@@ -90,4 +90,5 @@ def gradient(colours: Sequence[Colour]) -> bytes:
 def weights(count: int) -> NDArray[np.float32]:
     """(256, count): how much of each colour there is in each entry."""
     at = np.linspace(0, count - 1, 256, dtype=np.float32)[:, None]
-    return np.clip(1 - np.abs(at - np.arange(count, dtype=np.float32)), 0, 1).astype(np.float32)
+    shares: NDArray[np.float32] = np.clip(1 - np.abs(at - np.arange(count, dtype=np.float32)), 0, 1).astype(np.float32)
+    return shares

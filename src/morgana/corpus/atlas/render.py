@@ -64,7 +64,8 @@ def lit(picture: Picture, light: str, visit: random.Random) -> Picture:
     gain = np.asarray([g * visit.uniform(0.985, 1.015) for g in LIGHTS[light]], np.float32) * np.float32(
         visit.uniform(0.94, 1.05)
     )
-    return picture * gain + np.float32(visit.uniform(-5, 5))
+    tinted: Picture = picture * gain + np.float32(visit.uniform(-5, 5))
+    return tinted
 
 
 def sensed(picture: Picture, draw: random.Random) -> Picture:

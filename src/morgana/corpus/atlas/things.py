@@ -54,8 +54,9 @@ class Sprite:
     def disc(self, radius: float, colour: Colour, u: float = 0, v: float = 0) -> None:
         ((x, y),) = self.pixels([(u, v)])
         r = radius * self.scale
-        for pen, fill in zip(self.pens, (colour, SHADE), strict=True):
-            pen.ellipse((x - r, y - r, x + r, y + r), fill=fill)
+        box = (x - r, y - r, x + r, y + r)
+        self.pens[0].ellipse(box, fill=colour)
+        self.pens[1].ellipse(box, fill=SHADE)
 
     def pixels(self, shape: list[Point]) -> list[Point]:
         return [(x * self.scale, y * self.scale) for x, y in (self.frame(u, v) for u, v in shape)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from PIL import Image
 from morgana.corpus.atlas import noise
 from morgana.corpus.atlas.noise import SIDE, Field
 
-Picture = NDArray[np.float32]  # (size, size, 3), 0 … 255
+Picture = NDArray[Any]  # float32 (size, size, 3), 0 … 255
 
 
 def veiled(picture: Picture, weather: str, draw: random.Random, sun: tuple[float, float]) -> Picture:
@@ -113,8 +114,9 @@ def moved(body: Field, dx: int, dy: int) -> Field:
 
 def ramp(values: Field) -> Field:
     """Smoothstep of values clipped to [0, 1]."""
-    t = np.clip(values, 0, 1)
-    return t * t * (3 - 2 * t)
+    t: Field = np.clip(values, 0, 1)
+    smooth: Field = t * t * (3 - 2 * t)
+    return smooth
 
 
 def over(picture: Picture, colour: Picture | Field, alpha: Field) -> Picture:

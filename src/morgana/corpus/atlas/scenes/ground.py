@@ -39,7 +39,8 @@ def backdrop(c: Canvas, kinds: tuple[str, ...] = BACKDROPS) -> None:
 
 def grove(c: Canvas, share: float) -> Field:
     """A density of trees that is 0 on most of the sheet and rises to thick groves on `share` of it."""
-    return np.clip((c.field("medium") - np.float32(1 - 2 * share)) * np.float32(2.2), 0, 0.8)
+    density: Field = np.clip((c.field("medium") - np.float32(1 - 2 * share)) * np.float32(2.2), 0, 0.8)
+    return density
 
 
 def patchwork(c: Canvas, frame: Frame, width: float, height: float, stripes: float = 0.9) -> None:

@@ -107,12 +107,10 @@ def shores(c: Canvas, spread: float = 8) -> Field:
     frame = Frame(c.draw.uniform(0, math.pi), *near_middle(c, spread))
     u, v = c.axes(frame)
     a, b = c.draw.uniform(26, 38), c.draw.uniform(19, 29)
-    distance = (1 - np.hypot(u / np.float32(a), v / np.float32(b))) * np.float32(min(a, b))
-    return (
-        distance
-        + (c.field("broad") - np.float32(0.5)) * np.float32(16)
-        + (c.field("medium") - np.float32(0.5)) * np.float32(5)
-    )
+    distance: Field = (1 - np.hypot(u / np.float32(a), v / np.float32(b))) * np.float32(min(a, b))
+    distance += (c.field("broad") - np.float32(0.5)) * np.float32(16)
+    distance += (c.field("medium") - np.float32(0.5)) * np.float32(5)
+    return distance
 
 
 def lake(c: Canvas) -> None:
