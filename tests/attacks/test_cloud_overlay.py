@@ -139,6 +139,7 @@ def test_an_unknown_sky_is_named_with_its_neighbour(clean):
         "haze=2",
         "octaves=0",
         "softness=0.2",
+        "density=(3, 1)",
         "softness=(0, 1)",
         "max_opacity=0.05",
         "freedom=-1",

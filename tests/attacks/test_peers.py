@@ -38,8 +38,8 @@ class Classifier(nn.Module):
 @pytest.fixture(scope="module")
 def model(tiny_clip_folder):
     encoder = OpenCLIP(str(tiny_clip_folder))
-    with torch.no_grad():
-        documents = encoder.encode_text([f"document {word}" for word in "abcdefghijkl"])
+    with seeded(1, "documents"), torch.no_grad():  # of images, so that no document wins by far and gradients live
+        documents = encoder.encode_image(torch.rand(DOCUMENTS, 3, 40, 40))
     return Classifier(encoder, documents).eval()
 
 

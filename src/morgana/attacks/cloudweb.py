@@ -27,7 +27,7 @@ class CloudWeb:
     pull: float = 1.0
     suppress: float = 0.5
     rank: float = 1.0
-    natural: float = 0.05
+    natural: float = 0.1
     restarts: int = 1
     eot: int = 1
 

@@ -106,8 +106,8 @@ def batches(shapes: Sequence[tuple[int, ...]], size: int) -> list[list[int]]:
 def file_name(id: str) -> str:
     """The id where it can name a file; otherwise what can be kept of it, and a hash that tells it from others."""
     kept = re.sub(r"[^\w.-]", "_", id)[:80]
-    plain = kept == id and not id.startswith(".") and not id.endswith(".cover")
-    return id if plain else f"{kept.lstrip('.')}-{hashlib.blake2b(id.encode(), digest_size=6).hexdigest()}"
+    plain = id and kept == id and not id.startswith(".") and not id.endswith(".cover")
+    return id if plain else f"{kept.lstrip('.') or 'item'}-{hashlib.blake2b(id.encode(), digest_size=6).hexdigest()}"
 
 
 def verified(path: Path, clean: Pixels, threat: Threat, params: dict[str, torch.Tensor]) -> Closing:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +25,13 @@ FIELD = 64  # side of a field; images take it by bicubic interpolation
 TURN = 2.4  # radians between the lattices of successive octaves, so that no axis shows
 WHITE = 64  # side of the noise that the lattices read
 HALVINGS = 30
+
+
+class Air(NamedTuple):
+    """How height above the level becomes opacity; each (B, 1, 1, 1)."""
+
+    softness: Tensor  # width of a cloud's edge, in σ of the field
+    density: Tensor  # optical depth per σ
 
 
 @cache
@@ -77,7 +85,7 @@ def unit(weights: Tensor) -> Tensor:
     return torch.where(length > 1e-9, weights / length.clamp_min(1e-9), first)
 
 
-def threshold(field: Tensor, ceiling: Tensor, softness: Tensor, cover: Tensor) -> Tensor:
+def threshold(field: Tensor, ceiling: Tensor, air: Air, cover: Tensor) -> Tensor:
     """The level at which clouds of a field, times `ceiling`, have the mean `cover` (B,); (B, 1, 1, 1).
 
     Found by bisection; its gradient is the implicit function's, so that moving a cloud in pushes the others out.
@@ -86,17 +94,18 @@ def threshold(field: Tensor, ceiling: Tensor, softness: Tensor, cover: Tensor) -
     with torch.no_grad():
         for _ in range(HALVINGS):
             middle = (low + high) / 2
-            much = mean(opaque(field, per_row(middle, field), softness) * ceiling) > cover
+            much = mean(opaque(field, per_row(middle, field), air) * ceiling) > cover
             low, high = torch.where(much, middle, low), torch.where(much, high, middle)
-        shape = opaque(field, per_row(high, field), softness)
-        slope = mean(shape * (1 - shape) * ceiling / softness)  # minus the derivative in the level
-    amount = mean(opaque(field, per_row(high, field), softness) * ceiling)
+        rise = air.density * torch.sigmoid((field - per_row(high, field)) / air.softness)
+        slope = mean((1 - opaque(field, per_row(high, field), air)) * rise * ceiling)  # minus the derivative
+    amount = mean(opaque(field, per_row(high, field), air) * ceiling)
     return per_row(high + (amount - cover) / slope.clamp_min(1e-4), field)
 
 
-def opaque(field: Tensor, level: Tensor, softness: Tensor) -> Tensor:
-    """Opacity in [0, 1] of a field where it rises above a level; `softness` is the width of an edge, in σ."""
-    return torch.sigmoid((field - level) / softness)
+def opaque(field: Tensor, level: Tensor, air: Air) -> Tensor:
+    """Opacity in [0, 1) of a field above a level: 1 − exp(−optical depth), so that thin clouds have texture."""
+    depth = functional.softplus((field - level) / air.softness) * air.softness
+    return 1 - (-air.density * depth).exp()
 
 
 def mean(x: Tensor) -> Tensor:

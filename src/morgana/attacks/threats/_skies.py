@@ -16,15 +16,15 @@ class Sky(NamedTuple):
     ramp: float = 0.0  # of the first octave across the tile along the wind: a front on one side
     veil: float = 0.1  # share of the largest veil
     soft: float = 0.3  # edges, from the hardest (0) to the softest (1)
-    thick: float = 1.0  # from the thinnest (0) to the thickest (1)
+    dense: float = 0.8  # from the thinnest clouds (0) to the thickest (1)
 
 
 SKIES = {
     "cumulus": Sky(),
-    "cirrus": Sky(stretch=6.0, wind=0.5, veil=0.4, soft=1.0, thick=0.3),
+    "cirrus": Sky(stretch=6.0, wind=0.5, veil=0.4, soft=1.0, dense=0.2),
     "front": Sky(wind=1.2, ramp=6.0, veil=0.2),
     "bank": Sky(stretch=2.5, wind=2.5, ramp=-4.0, veil=0.3),
-    "veil": Sky(veil=1.0, soft=1.0, thick=0.0),
+    "veil": Sky(veil=1.0, soft=1.0, dense=0.0),
 }
 
 

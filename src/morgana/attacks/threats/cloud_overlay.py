@@ -20,7 +20,7 @@ WHITE = {"cloud": (0.86, 1.0), "air": (0.74, 0.95)}  # brightest channel, from a
 TINT = 0.03  # the dullest channel is at most this much below the brightest
 VEIL = 2  # cells a side of the haze
 UNEVEN = 0.5  # standard deviation of the haze's log density
-DRIFT = {"veil": 0.05, "soft": 0.1, "thick": 0.1, "cover": 0.05, "cloud": 0.05, "air": 0.05}  # at rate 1
+DRIFT = {"veil": 0.02, "soft": 0.02, "dense": 0.02, "cover": 0.02, "cloud": 0.02, "air": 0.02}  # at rate 1
 MEMBERS = 512  # random skies that naturalness is measured against
 SLACK = 1e-6  # of the cover, against the rounding of means
 
@@ -30,7 +30,7 @@ class CloudOverlay:
     """Clouds A over a veil of haze h: x' = (x(1 − h) + c_air h)(1 − A) + c_cloud A.
 
     Mean opacity, of h + A(1 − h), is at most `max_cover` and nowhere above `max_opacity`, whatever the parameters:
-    the weights of each octave's skies (`_clouds`), the cover, its share that is haze, the softness and thickness of
+    the weights of each octave's skies (`_clouds`), the cover, its share that is haze, the softness and density of
     the clouds, and two near-white colours. The paper leaves the parameterisation open; this one is ours.
     """
 
@@ -40,11 +40,11 @@ class CloudOverlay:
     octaves: int = 5
     cells: float = 2.5  # cloud systems a side, in the first octave
     roughness: float = 0.5  # amplitude of an octave relative to the one before; lower is smoother
-    softness: tuple[float, float] = (0.15, 0.5)  # width of a cloud's edge, from and to, in σ of the field
-    thinnest: float = 0.5  # opacity of the thinnest clouds, as a part of `max_opacity`
+    softness: tuple[float, float] = (0.1, 0.3)  # width of a cloud's edge, from and to, in σ of the field
+    density: tuple[float, float] = (1.0, 5.0)  # optical depth per σ, from thin to thick clouds
     freedom: int = 24  # skies mixed in each octave: more is stronger, and less like weather
     haze: float = 0.5  # largest share of the cover that the veil may take
-    natural: float = 0.05  # weight of the naturalness penalty, in units of the objective
+    natural: float = 0.1  # weight of the naturalness penalty, in units of the objective
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_cover <= self.max_cover <= self.max_opacity <= 1 or not self.max_cover > 0:
@@ -52,15 +52,14 @@ class CloudOverlay:
                 "CloudOverlay takes 0 ≤ min_cover ≤ max_cover ≤ max_opacity ≤ 1 with max_cover > 0, and got "
                 f"{self.min_cover}, {self.max_cover}, {self.max_opacity}; they are opacities, not per cent"
             )
-        positive = min(self.cells, self.roughness, self.thinnest) > 0 and min(self.freedom, self.natural) >= 0
-        edges = (
-            isinstance(self.softness, tuple) and len(self.softness) == 2 and 0 < self.softness[0] <= self.softness[1]
-        )
-        if not (positive and edges and 1 <= self.octaves <= 6 and 0 <= self.haze <= 1 and self.thinnest <= 1):
+        positive = min(self.cells, self.roughness) > 0 and min(self.freedom, self.natural) >= 0
+        if not (positive and ordered(self.softness) and ordered(self.density) and 1 <= self.octaves <= 6):
             raise SpecError(
-                "CloudOverlay takes 1 to 6 octaves, haze from 0 to 1, thinnest above 0 to 1, softness as (from, to) "
-                f"above 0, cells and roughness above 0, freedom and natural of 0 or more, and got {self!r}"
+                "CloudOverlay takes 1 to 6 octaves, softness and density as (from, to) above 0, cells and roughness "
+                f"above 0, freedom and natural of 0 or more, and got {self!r}"
             )
+        if not 0 <= self.haze <= 1:
+            raise SpecError(f"CloudOverlay takes haze from 0 to 1, a share of the cover, and got {self.haze!r}")
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -73,7 +72,7 @@ class CloudOverlay:
         params = {name: torch.randn(len(clean), size) for name, size in self.sizes.items()}
         params["cover"] = torch.full((len(clean), 1), self.max_cover)
         params["veil"] = torch.rand(len(clean), 1) * self.haze
-        params["soft"], params["thick"] = torch.rand(len(clean), 1), torch.rand(len(clean), 1)
+        params["soft"], params["dense"] = torch.rand(len(clean), 1), torch.rand(len(clean), 1)
         for name, (low, high) in WHITE.items():
             params[name] = low + (high - low) * torch.rand(len(clean), 1) - TINT * torch.rand(len(clean), 3)
         return self.project(clean, {name: value.to(clean) for name, value in params.items()})
@@ -88,7 +87,7 @@ class CloudOverlay:
         params["haze"] = functional.one_hot(torch.tensor([number]), self.sizes["haze"]).float()
         params["cover"] = torch.full((1, 1), self.max_cover)
         params["veil"] = torch.full((1, 1), kind.veil * self.haze)
-        params["soft"], params["thick"] = torch.full((1, 1), kind.soft), torch.full((1, 1), kind.thick)
+        params["soft"], params["dense"] = torch.full((1, 1), kind.soft), torch.full((1, 1), kind.dense)
         for colour, (low, high) in WHITE.items():
             params[colour] = torch.full((1, 3), (low + high) / 2)
         return self.project(clean, {key: value.to(clean).repeat(len(clean), 1) for key, value in params.items()})
@@ -100,7 +99,7 @@ class CloudOverlay:
         members = {name: clouds.unit(params[name]) for name in self.sizes}
         members["cover"] = params["cover"].clamp(self.min_cover, self.max_cover)
         members["veil"] = params["veil"].clamp(0, self.haze)
-        members |= {name: params[name].clamp(0, 1) for name in ("soft", "thick")}
+        members |= {name: params[name].clamp(0, 1) for name in ("soft", "dense")}
         for name, (low, high) in WHITE.items():
             brightest = params[name].amax(1, keepdim=True).clamp(low, high)
             members[name] = torch.minimum(torch.maximum(params[name], brightest - TINT), brightest)
@@ -127,12 +126,11 @@ class CloudOverlay:
         density = resize((UNEVEN * clouds.field([params["haze"]], skies, 1.0)).exp(), size).clamp_min(0)
         share = cover * params["veil"].flatten() / clouds.mean(density)
         haze = (density * per_row(share, density)).clamp(max=self.max_opacity)
-        peak = self.thinnest + (1 - self.thinnest) * params["thick"].flatten()
-        room = (self.max_opacity - haze) * per_row(peak, haze)  # the most that A(1 − h) may be
+        room = self.max_opacity - haze  # the most that A(1 − h) may be
         left = cover - clouds.mean(haze)
         height = resize(self.drift(params), size)
-        soft = per_row(self.softness[0] * (self.softness[1] / self.softness[0]) ** params["soft"].flatten(), height)
-        cloud = clouds.opaque(height, clouds.threshold(height, room, soft, left), soft)
+        air = clouds.Air(between(self.softness, params["soft"]), between(self.density, params["dense"]))
+        cloud = clouds.opaque(height, clouds.threshold(height, room, air, left), air)
         over = left / clouds.mean(cloud * room).clamp_min(1e-9)
         return haze, cloud * per_row(over.clamp(max=1), cloud) * room / (1 - haze).clamp_min(1e-6)
 
@@ -179,3 +177,12 @@ class CloudOverlay:
 
 def resize(field: Tensor, size: tuple[int, int]) -> Tensor:
     return functional.interpolate(field, size=size, mode="bicubic", align_corners=False)
+
+
+def ordered(bounds: object) -> bool:
+    return isinstance(bounds, tuple) and len(bounds) == 2 and 0 < bounds[0] <= bounds[1]
+
+
+def between(bounds: tuple[float, float], place: Tensor) -> Tensor:
+    """(B, 1, 1, 1) from `bounds[0]` at 0 to `bounds[1]` at 1, in equal ratios."""
+    return (bounds[0] * (bounds[1] / bounds[0]) ** place)[:, :, None, None]
