@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -83,5 +84,5 @@ def test_the_demo_tells_the_whole_story_and_goes_on_where_it_was(tmp_path, tiny_
     assert run([*words, "--json"], debug=True) == 0
     out, err = capsys.readouterr()
     assert len(json.loads(out)["experiments"]) == 13
-    assert "attacking" not in err
+    assert not re.search(r"attacking [0-9a-f]{12}", err)  # nothing is computed twice
     assert "indexing:" not in err
