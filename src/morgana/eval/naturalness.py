@@ -37,11 +37,13 @@ def ssim(first: Pixels, second: Pixels) -> Tensor:
         raise SpecError(
             f"SSIM of {tuple(first.shape)} and {tuple(second.shape)}; wanted equal (B, C, H, W) of 11 pixels or more"
         )
-    line = torch.exp(-0.5 * ((torch.arange(WINDOW).double() - WINDOW // 2) / SPREAD) ** 2)
-    window = (line[:, None] * line / line.sum() ** 2).to(first.device).view(1, 1, WINDOW, WINDOW)
+    line = torch.exp(-0.5 * ((torch.arange(WINDOW).double() - WINDOW // 2) / SPREAD) ** 2).to(first.device)
+    line = line / line.sum()
 
     def local(values: Tensor) -> Tensor:
-        return functional.conv2d(values.flatten(0, 1)[:, None], window).unflatten(0, values.shape[:2])
+        flat = values.flatten(0, 1)[:, None]
+        means = functional.conv2d(functional.conv2d(flat, line.view(1, 1, -1, 1)), line.view(1, 1, 1, -1))
+        return means.reshape(*values.shape[:2], *means.shape[2:])
 
     x, y = first.double(), second.double()
     mean_x, mean_y = local(x), local(y)
@@ -53,10 +55,11 @@ def ssim(first: Pixels, second: Pixels) -> Tensor:
 
 
 def features(maps: Tensor) -> Floats:
-    """(B, F) of opacity maps (B, 1, H, W): spectrum, histogram and gradients, of the shape and of its strength.
+    """(B, F) of opacity maps (B, 1, H, W): spectrum, histogram and gradients of the shape, and its strength.
 
     The spectrum is the log power in rings of frequency of the map made to mean 0 and variance 1; the histogram is
-    quantiles; gradients are log moments of slopes and bends, whose tails show hard edges.
+    quantiles; gradients are log moments of slopes and bends, whose tails show hard edges. The mean opacity is left
+    out: it is a budget, and printed on its own.
     """
     small = functional.interpolate(maps.double(), (FIELD, FIELD), mode="bilinear", antialias=True)
     centred = small - small.mean((1, 2, 3), keepdim=True)
@@ -67,7 +70,7 @@ def features(maps: Tensor) -> Floats:
             rings(shape),
             torch.quantile(shape.flatten(1), torch.tensor(QUANTILES).double(), dim=1).T.numpy(),
             edges(shape),
-            torch.cat([small.mean((1, 2, 3))[:, None], strength.flatten(1), small.flatten(1).amax(1)[:, None]], 1),
+            torch.cat([strength.flatten(1), small.flatten(1).amax(1)[:, None]], 1),
         ],
         axis=1,
     )

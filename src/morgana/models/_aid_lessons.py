@@ -69,7 +69,8 @@ class Lessons:
         pixels = self.photographs[torch.from_numpy(chosen)].float() / 255
         pixels = coloured(view(pixels, draw, (side, side), ZOOM, TILT), draw)
         pixels, covers, veils = self.under_sky(pixels, draw)
-        pairs = [self.text(self.tiles[int(i)], float(c), v, draw) for i, c, v in zip(chosen, covers, veils, strict=True)]
+        skies = zip(chosen.tolist(), covers.tolist(), veils, strict=True)
+        pairs = [self.text(self.tiles[i], cover, veil, draw) for i, cover, veil in skies]
         extra = [(words.named(label, draw), frozenset({label})) for label in sorted(self.pools)]
         extra += [(words.weather(veil, draw), frozenset({WEATHER})) for veil in words.VEILS]
         texts = [(text, fits) for text, _, fits in pairs] + extra
