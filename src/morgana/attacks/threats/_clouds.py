@@ -24,7 +24,8 @@ from morgana.seeds import rng
 FIELD = 64  # side of a field; images take it by bicubic interpolation
 TURN = 2.4  # radians between the lattices of successive octaves, so that no axis shows
 WHITE = 64  # side of the noise that the lattices read
-HALVINGS = 30
+COPY = 24  # side of the small copy on which levels are sought
+HALVINGS = 20
 
 
 class Air(NamedTuple):
@@ -88,18 +89,27 @@ def unit(weights: Tensor) -> Tensor:
 def threshold(field: Tensor, ceiling: Tensor, air: Air, cover: Tensor) -> Tensor:
     """The level at which clouds of a field, times `ceiling`, have the mean `cover` (B,); (B, 1, 1, 1).
 
-    Found by bisection; its gradient is the implicit function's, so that moving a cloud in pushes the others out.
+    Bisection on a small copy, then Newton's steps. The last one carries the gradient, which is the implicit function's,
+    so that moving a cloud in pushes the others out.
     """
-    low, high = field.new_full((len(field),), -20.0), field.new_full((len(field),), 20.0)
     with torch.no_grad():
+        small, above = (functional.adaptive_avg_pool2d(x, COPY) for x in (field, ceiling))
+        low, high = field.new_full((len(field),), -20.0), field.new_full((len(field),), 20.0)
         for _ in range(HALVINGS):
             middle = (low + high) / 2
-            much = mean(opaque(field, per_row(middle, field), air) * ceiling) > cover
+            much = mean(opaque(small, per_row(middle, field), air) * above) > cover
             low, high = torch.where(much, middle, low), torch.where(much, high, middle)
-        rise = air.density * torch.sigmoid((field - per_row(high, field)) / air.softness)
-        slope = mean((1 - opaque(field, per_row(high, field), air)) * rise * ceiling)  # minus the derivative
-    amount = mean(opaque(field, per_row(high, field), air) * ceiling)
-    return per_row(high + (amount - cover) / slope.clamp_min(1e-4), field)
+        level = high + newton(field, high, ceiling, air, cover)
+    return per_row(level + newton(field, level, ceiling, air, cover), field)
+
+
+def newton(field: Tensor, level: Tensor, ceiling: Tensor, air: Air, cover: Tensor) -> Tensor:
+    """The step in the level (B,) that brings the mean to the cover; differentiable in the mean, not in its slope."""
+    clouds = opaque(field, per_row(level, field), air)
+    with torch.no_grad():
+        rise = air.density * torch.sigmoid((field - per_row(level, field)) / air.softness)
+        slope = mean((1 - clouds) * rise * ceiling).clamp_min(1e-4)  # minus the derivative in the level
+    return ((mean(clouds * ceiling) - cover) / slope).clamp(-1, 1)
 
 
 def opaque(field: Tensor, level: Tensor, air: Air) -> Tensor:
