@@ -25,6 +25,7 @@ from morgana.eval.pictures import Shot, contact_sheet, curves
 from morgana.eval.records import Record, load
 from morgana.eval.statistics import Estimate, estimate, paired
 from morgana.retrieval.encoders.openclip import OpenCLIP
+from morgana.types import StoreError
 
 WEIGHTS = Path.home() / ".cache" / "morgana" / "aid-clip"
 LEVELS = (2, 4, 8)  # L∞, in grey levels
@@ -103,12 +104,15 @@ def run(
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many tiles a condition.")] = None,
     weights: Annotated[Path, typer.Option(help="What `train` wrote.")] = WEIGHTS,
     steps: Annotated[int, typer.Option(min=1, help="Adam steps of CloudWeb.")] = 60,
+    few: Annotated[int, typer.Option(min=1, help="Tiles of the adaptive attacks, the dearest ones.")] = 120,
 ) -> None:
     """Run the study, print its table, and write tradeoff.png, contact.png and report.html into the folder."""
     from morgana.eval.report import write_report
     from morgana.eval.studies import run_study, study
 
-    made = study("aid_cloudweb", aid_cloudweb, {"weights": str(weights), "steps": steps}).limited(limit)
+    if not (weights / "open_clip_model.safetensors").is_file():
+        raise StoreError(f"there is no trained model in {weights}; train it: python experiments/aid_cloudweb.py train")
+    made = study("aid_cloudweb", aid_cloudweb, {"weights": str(weights), "steps": steps, "few": few}).limited(limit)
     run_study(made, out, limit=limit)
     write_report(out)
     Results(made.experiments, out.resolve()).show()
@@ -206,9 +210,7 @@ class Results:
             ):
                 if value:
                     panels[panel].setdefault(label, {})[budget] = value
-        curves(
-            panels, "mean opacity", self.out / "tradeoff.png", "What a budget of cloud buys, and how it looks"
-        )
+        curves(panels, "mean opacity", self.out / "tradeoff.png", "What a budget of cloud buys, and how it looks")
 
     def sheet(self, tiles: int = 10) -> None:
         """The first tiles under each undefended condition, with what was found first and how much weather."""
