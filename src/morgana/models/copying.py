@@ -20,7 +20,7 @@ MATCH = 15.0  # nats that an equal token is ahead of an unrelated one
 
 @torch.no_grad()
 def write_induction(model: Any, generator: torch.Generator) -> None:
-    """Write the circuit into `model` (a LlamaModel with at least two layers and four heads, all heads with own keys)."""
+    """Write the circuit into `model` (a LlamaModel of two layers and four heads or more, each with own keys)."""
     config = model.config
     width, heads, size = (
         config.hidden_size,
