@@ -31,6 +31,7 @@ WEIGHTS = Path.home() / ".cache" / "morgana" / "aid-clip"
 LEVELS = (2, 4, 8)  # L∞, in grey levels
 SKIES = ("cumulus", "cirrus", "veil")
 COVERS = (0.03, 0.06, 0.12, 0.2)  # mean opacity, of the trade-off curve
+NATURAL = (0.0, 0.2, 0.8)  # weights of the naturalness penalty, beside the default
 HIT, SHARE, FIRST, FIVE = "Topic('weather')", "TopicShare('weather')", "Hit(1)", "Hit(5)"
 NONE = "–"
 REAL = 300  # views of real maps that the classifier sees
@@ -52,9 +53,10 @@ def aid_cloudweb(
 
     Clean dev tiles; naturally hazy ones (eight in dev, and the 103 that training left out); real clouds, random and
     fixed members of the family at the same mean cover; CloudWeb and L∞ PGD; and the same through `Smoothed`, by an
-    attacker who does not know of it and, on the first `few` tiles, one who does. Then the budget from 3 % to 20 %, on
-    the first `curve` tiles. Expect the paper's order, clean < random and fixed < optimised, with intervals apart;
-    L∞ PGD to be stronger at 4/255 than clouds at 12 %; noise smoothing to undo L∞ and hardly to touch clouds.
+    attacker who does not know of it and, on the first `few` tiles, one who does. Then the budget from 3 % to 20 %,
+    and the weight of naturalness, on the first `curve` tiles. Expect the paper's order, clean < random and fixed <
+    optimised, with intervals apart; L∞ PGD to be stronger at 4/255 than clouds at 12 %; noise smoothing to undo L∞
+    and hardly to touch clouds.
     """
     data, clouds = str(real_data("aid")), str(real_data("clouds"))
     tiles, encoder = Weathered(AID(data)), OpenCLIP(weights)
@@ -82,6 +84,8 @@ def aid_cloudweb(
         if budget != cover:
             for member in ("random", "optimised"):
                 yield replace(plain, attack=replace(sky, max_cover=budget), member=member, limit=curve)
+    for weight in NATURAL:
+        yield replace(plain, attack=replace(sky, natural=weight), member="optimised", limit=curve)
 
 
 @app.command()
@@ -106,7 +110,7 @@ def run(
     steps: Annotated[int, typer.Option(min=1, help="Adam steps of CloudWeb.")] = 60,
     few: Annotated[int, typer.Option(min=1, help="Tiles of the adaptive attacks, the dearest ones.")] = 120,
 ) -> None:
-    """Run the study, print its table, and write tradeoff.png, contact.png and report.html into the folder."""
+    """Run the study, print its table, and write pictures (trade-offs, contact sheet) and report.html into the folder."""
     from morgana.eval.report import write_report
     from morgana.eval.studies import run_study, study
 
@@ -192,25 +196,38 @@ class Results:
         Console(width=230).print(table)
         self.curves()
         self.sheet()
-        Console().print(f"{self.out}/tradeoff.png, contact.png, report.html")
+        Console().print(f"{self.out}/tradeoff.png, naturalness.png, contact.png, report.html")
 
     def curves(self) -> None:
-        """Success and naturalness against the budget, for random and optimised clouds."""
-        panels: dict[str, dict[str, dict[float, Estimate]]] = {"Weather@5": {}, "AUC": {}, "SSIM to the clean tile": {}}
+        """Success and naturalness of undefended clouds against the budget, and against the weight of naturalness."""
+        budgets: dict[str, dict[str, dict[float, Estimate]]] = {}
+        weights: dict[str, dict[str, dict[float, Estimate]]] = {}
         for e in self.experiments:
             budget = cover(e)
-            if e.attack is None or budget is None or defense(e) != NONE or e.member.startswith("fixed"):
+            if not isinstance(e.attack, CloudWeb) or budget is None or defense(e) != NONE or e.member[:5] == "fixed":
                 continue
-            curve, seen, (family, real) = name(e).split(" at")[0], self.looks[e], self.aucs[e]
-            for panel, label, value in (
-                ("Weather@5", curve, self.figure(e, HIT)),
-                ("AUC", f"{curve} | random", family),
-                ("AUC", f"{curve} | real", real),
-                ("SSIM to the clean tile", curve, seen.ssim if seen else None),
-            ):
-                if value:
-                    panels[panel].setdefault(label, {})[budget] = value
-        curves(panels, "mean opacity", self.out / "tradeoff.png", "What a budget of cloud buys, and how it looks")
+            if e.attack.natural == CloudWeb().natural:
+                self.enter(budgets, e, budget)
+            if budget == cover(self.middle) and e.member == "optimised":
+                self.enter(weights, e, e.attack.natural)
+        curves(budgets, "mean opacity", self.out / "tradeoff.png", "What a budget of cloud buys, and how it looks")
+        curves(weights, "weight of naturalness", self.out / "naturalness.png", "What looking natural costs")
+
+    @property
+    def middle(self) -> Experiment:
+        """The study's main attack."""
+        return next(e for e in self.experiments if isinstance(e.attack, CloudWeb) and e.member == "optimised")
+
+    def enter(self, panels: dict[str, dict[str, dict[float, Estimate]]], e: Experiment, x: float) -> None:
+        kind, seen, (family, real) = "CloudWeb" if e.member == "optimised" else e.member, self.looks[e], self.aucs[e]
+        for panel, curve, value in (
+            ("Weather@5", kind, self.figure(e, HIT)),
+            ("AUC (0.5: cannot be told apart)", f"{kind} from random", family),
+            ("AUC (0.5: cannot be told apart)", f"{kind} from real", real),
+            ("SSIM to the clean tile", kind, seen.ssim if seen else None),
+        ):
+            if value:
+                panels.setdefault(panel, {}).setdefault(curve, {})[x] = value
 
     def sheet(self, tiles: int = 10) -> None:
         """The first tiles under each undefended condition, with what was found first and how much weather."""
@@ -246,7 +263,8 @@ def name(e: Experiment) -> str:
         return f"hazy, {e.corpus.corpus.split}" if hazy else "clean"
     if isinstance(e.attack, CloudWeb):
         kind = {"optimised": "CloudWeb", "random": "random"}.get(e.member, e.member.replace("fixed:", "fixed "))
-        return f"{kind} at {e.attack.max_cover:.0%}"
+        weight = "" if e.attack.natural == CloudWeb().natural else f", natural {e.attack.natural:g}"
+        return f"{kind} at {e.attack.max_cover:.0%}{weight}"
     return f"{'PGD' if e.member == 'optimised' else 'noise'} {255 * e.attack.threat.epsilon:.0f}/255"
 
 
