@@ -110,7 +110,7 @@ def run(
     steps: Annotated[int, typer.Option(min=1, help="Adam steps of CloudWeb.")] = 60,
     few: Annotated[int, typer.Option(min=1, help="Tiles of the adaptive attacks, the dearest ones.")] = 120,
 ) -> None:
-    """Run the study, print its table, and write pictures (trade-offs, contact sheet) and report.html into the folder."""
+    """Run the study, print its table, and write pictures (trade-offs, contact sheet) and report.html beside it."""
     from morgana.eval.report import write_report
     from morgana.eval.studies import run_study, study
 
