@@ -30,8 +30,8 @@ class Size(NamedTuple):
     copies: int  # that each defense draws
 
 
-FULL = Size(sites=120, samples=32, steps=30, copies=5)
-QUICK = Size(sites=24, samples=6, steps=6, copies=3)
+FULL = Size(sites=120, samples=32, steps=30, copies=5)  # five sites of a kind: enough to fill a list of five
+QUICK = Size(sites=96, samples=6, steps=8, copies=2)
 
 
 @app.command("demo", short_help="Index, ask, attack, defend, report, on the bundled world.")
@@ -120,7 +120,7 @@ def experiments(encoder: Encoder, generator: Generator, size: Size, seed: int) -
 
 
 def story(out: Path, encoder: Encoder, generator: Generator, corpus: Atlas, *, quiet: bool) -> Path:
-    """Build the index, ask one question as a user would, and tell what was found; the tile that was asked about."""
+    """Build the index, ask two questions as a user would, and tell what was found; the tile that was asked about."""
     import shutil
 
     from morgana.index import Index, build
@@ -135,14 +135,15 @@ def story(out: Path, encoder: Encoder, generator: Generator, corpus: Atlas, *, q
         Index.open(folder, encoder)
     except StoreError:
         build(corpus, encoder, folder, overwrite=True)
-    asked = next(item for item in corpus.questions() if item.question.kind == "knowledge")
-    (answer,) = Pipeline(Dense(str(folder), encoder), (), generator)([asked.query], 3)
+    items = corpus.questions()
+    asked = [next(item for item in items if item.question.kind == kind) for kind in ("knowledge", "visual")]
     tile = out / "tile.png"
-    if asked.query.image:
-        shutil.copyfile(asked.query.image, tile)
-    tell(f"2 · asking about {tile}: {asked.query.text}")
-    if not quiet:
-        say(f"answer: {one_line(answer.text)}  (right: {asked.question.answer})")
-        say("read:   " + "; ".join(f"{headline(hit, 40)} ({hit.score:.2f})" for hit in answer.hits))
+    shutil.copyfile(corpus.tiles()[0], tile)
+    tell(f"2 · asking about {tile}")
+    answers = Pipeline(Dense(str(folder), encoder), (), generator)([item.query for item in asked], 5)
+    for item, answer in zip(asked, answers, strict=True) if not quiet else ():
+        say(f"question: {item.query.text}")
+        say(f"answer:   {one_line(answer.text)}  (right: {item.question.answer})")
+        say("read:     " + "; ".join(f"{headline(hit, 30)} ({hit.score:.2f})" for hit in answer.hits))
     tell("3 · attacking, defending, judging; Ctrl-C stops, the same command goes on")
     return tile
