@@ -132,8 +132,10 @@ def story(out: Path, encoder: Encoder, generator: Generator, corpus: Atlas, *, q
     assert encoder.fingerprint  # weights that are not there are told of before anything else
     tell(f"1 · indexing {corpus!r} with {encoder!r}")
     try:
-        Index.open(folder, encoder)
+        there = Index.open(folder, encoder).manifest.corpus == repr(corpus)
     except StoreError:
+        there = False
+    if not there:
         build(corpus, encoder, folder, overwrite=True)
     items = corpus.questions()
     asked = [next(item for item in items if item.question.kind == kind) for kind in ("knowledge", "visual")]
