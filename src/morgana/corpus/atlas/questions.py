@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from morgana.corpus.atlas.language import NUMBERS, SKIES, caption, plural
+from morgana.corpus.atlas.language import NUMBERS, SKIES, article, caption, plural
 from morgana.corpus.atlas.world import COLOURS, OBJECTS, PLACES, USUAL, Site, Things, View, pick
 
 UNKNOWN = "The articles do not say."
@@ -70,7 +70,7 @@ def visual(view: View, about: str, draw: np.random.Generator) -> Question | None
     if about == "scene":
         asked = pick(draw, ("What kind of place is this?", "What does the image show?"))
         kind = view.site.kind
-        return Question("visual", about, asked, f"The image shows {an(kind)}.", kind)
+        return Question("visual", about, asked, f"The image shows {article(kind)}.", kind)
     if about == "weather":
         sky = SKIES[view.weather][0]
         return Question("visual", about, "What is the weather like?", f"The place lies {sky}.", sky.split(" ", 1)[1])
@@ -157,10 +157,6 @@ def contradict(view: View, draw: np.random.Generator) -> tuple[tuple[Things, ...
     right = true.colour if about == "colour" else true.place
     said = f"The {noun} {verb} {right}." if about == "colour" else f"The {noun} {verb} in the {right}."
     return (false, *rest), Question("conflict", about, asked, said, right)
-
-
-def an(kind: str) -> str:
-    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
 
 
 def plain(view: View) -> str:
