@@ -11,14 +11,14 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 
+from morgana.attacks._saved import reread
 from morgana.attacks.composed import Attacked
 from morgana.attacks.target import Surroundings, Target
 from morgana.corpus.images import load, save
 from morgana.seeds import seeded
-from morgana.types import Document, Encoder, Goal, Pixels, Query, SpecError, StoreError, Threat
+from morgana.types import Document, Encoder, Goal, Pixels, Query, SpecError, Threat
 
 Item = TypeVar("Item", Query, Document)
-OUTSIDE = 1e-9  # pixel units: what float64 adds to an exact border
 
 
 class Adversary(Protocol):
@@ -112,10 +112,7 @@ def file_name(id: str) -> str:
 
 def verified(path: Path, clean: Pixels, threat: Threat, params: dict[str, torch.Tensor]) -> Closing:
     """Read the file and measure it; StoreError if it is not a member of the threat."""
-    saved = load(path).to(clean)
-    excess = float(threat.excess(clean, saved, params)[0])
-    if not excess <= OUTSIDE:  # also true for NaN
-        raise StoreError(f"{path} lies {excess:g} outside {threat!r} after saving; is the clean image an 8-bit file?")
+    saved, excess = reread(path, clean, threat, params)
     moved = (saved - clean).abs()
     return Closing(1, float(moved.amax()), int(saved.isnan().sum()), float(saved.amin()), float(saved.amax()), excess)
 

@@ -16,22 +16,30 @@ app.add_typer(train, name="train")
 
 Out = Annotated[Path, typer.Option("--out", help="The model folder to write; a run that was stopped goes on there.")]
 Steps = Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps in all.")]
+Init = Annotated[Path | None, typer.Option("--init", help="The folder of an earlier one to begin from.")]
 SAME = "the same command goes on where it was"
 
 
 @train.command()
-def retriever(out: Out, steps: Steps = 3000, seed: Seed = 0, device: Device = None) -> None:
+def retriever(
+    out: Out,
+    steps: Steps = 1000,
+    eye_steps: Annotated[int, typer.Option("--eye-steps", min=1, help="Steps of the image tower alone, first.")] = 2500,
+    init: Init = None,
+    seed: Seed = 0,
+    device: Device = None,
+) -> None:
     """Train the retriever, an open_clip model, from scratch; Ctrl-C leaves a checkpoint.
 
     \b
     Example:
-      morgana train retriever --out my-clip --steps 3000
+      morgana train retriever --out my-clip
       morgana search atlas.index --text "boats at a quay" --encoder 'OpenCLIP("my-clip")'
     """
     with resumable(SAME):
         from morgana.models.retriever import train_retriever
 
-        train_retriever(out, steps, seed, place(device))
+        train_retriever(out, steps, seed, place(device), eye_steps, init)
     say(f"the retriever is in {out}")
 
 
@@ -41,11 +49,12 @@ def generator(
     retriever: Annotated[
         Path | None, typer.Option("--retriever", help="The folder whose image tower it sees with [default: bundled].")
     ] = None,
-    language_steps: Annotated[int, typer.Option("--language-steps", min=1, help="Steps on text alone, first.")] = 8000,
-    steps: Steps = 8000,
+    language_steps: Annotated[int, typer.Option("--language-steps", min=1, help="Steps on text alone, first.")] = 2000,
+    steps: Steps = 2000,
     compiled: Annotated[
         bool, typer.Option("--compile", help="Compile the decoder: faster after a slow start.")
     ] = False,
+    init: Init = None,
     seed: Seed = 0,
     device: Device = None,
 ) -> None:
@@ -53,13 +62,14 @@ def generator(
 
     \b
     Example:
-      morgana train generator --out my-mllm --retriever my-clip --steps 8000 --device cuda
+      morgana train generator --out my-mllm --retriever my-clip --device cuda
     """
     with resumable(SAME):
         from morgana.models.generator import train_generator
         from morgana.retrieval.encoders.openclip import BUNDLED
 
-        train_generator(out, retriever or BUNDLED, language_steps, steps, seed, place(device), compiled=compiled)
+        folder, where = retriever or BUNDLED, place(device)
+        train_generator(out, folder, language_steps, steps, seed, where, compiled=compiled, init=init)
     say(f"the generator is in {out}")
 
 

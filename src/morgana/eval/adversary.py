@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from morgana.attacks._saved import reread
 from morgana.attacks.composed import Covering
 from morgana.attacks.target import Surroundings, Target, aim
 from morgana.corpus.images import load, save
@@ -83,27 +84,33 @@ def key(experiment: Experiment) -> str:
 
 
 def make(experiment: Experiment, batch: Sequence[Unit], number: int, around: Surroundings, folder: Path) -> None:
-    """Attack one batch, and save each image, its opacity map if it has one, and what was changed."""
+    """Attack one batch, and save each image, its opacity map if it has one, and what was changed.
+
+    StoreError when a saved file is no longer a member of the threat.
+    """
     clean = torch.cat([load(unit.image) for unit in batch])
     with seeded(experiment.seed, "attack", number):
-        pixels, alpha = members(experiment, batch, clean, around)
+        pixels, params, alpha = members(experiment, batch, clean, around)
+    threat = experiment.attack.threat
     for row, unit in enumerate(batch):
         path, cover = folder / f"{unit.name}.png", None if alpha is None else alpha[row : row + 1]
         save(pixels[row : row + 1], path)
         if cover is not None:
             save(cover.expand(-1, 3, -1, -1), folder / f"{unit.name}.cover.png")
-        change = measure(clean[row : row + 1], load(path), cover)
+        mine = {name: value[row : row + 1] for name, value in params.items()}
+        saved, _ = reread(path, clean[row : row + 1], threat, mine)
+        change = measure(clean[row : row + 1], saved, cover)
         write_json(folder / f"{unit.name}.json", {"schema": SCHEMA, **change})
 
 
 def members(
     experiment: Experiment, batch: Sequence[Unit], clean: Pixels, around: Surroundings
-) -> tuple[Pixels, Tensor | None]:
+) -> tuple[Pixels, Params, Tensor | None]:
     """The member that the experiment names, one row an image, and its opacity (B, 1, H, W) if the threat covers."""
     attack: Any = experiment.attack
     if experiment.member == "optimised":
         made = attack.attack(clean, believed(experiment), sight(experiment, batch, clean, around))
-        return made.pixels, made.alpha
+        return made.pixels, made.params, made.alpha
     if experiment.member == "random":
         rows = [one(attack.threat, clean[i : i + 1], unit.name) for i, unit in enumerate(batch)]
         params = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
@@ -114,7 +121,7 @@ def members(
     with torch.no_grad():
         covers = isinstance(attack.threat, Covering)
         alpha = attack.threat.alpha(params, (clean.shape[-2], clean.shape[-1])) if covers else None
-        return attack.threat.finish(clean, params), alpha
+        return attack.threat.finish(clean, params), params, alpha
 
 
 def one(threat: Any, clean: Pixels, name: str) -> Params:

@@ -1,6 +1,6 @@
 """Trains the reference MLLM: language first, then image and articles together; written in transformers' format.
 
-Its eye begins as the reference retriever's vision tower and goes on learning with the projector and the decoder.
+Its eye is the reference retriever's vision tower, which is frozen: the projector and the decoder learn to read it.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from morgana.models.language import exercise, teach_language, to
 from morgana.models.lessons import lesson
 from morgana.models.loop import Recipe, train
 from morgana.models.retriever import MEAN, STD, images
-from morgana.models.tokenizer import train_tokenizer
+from morgana.models.tokenizer import inherit_tokenizer, train_tokenizer
 from morgana.seeds import derive, rng, seeded
 from morgana.types import StoreError
 
 SEEN, READ = 12, 3  # conversations with an image a step, text-only rows beside them so that reading is not lost
-LOOK_FIRST = 0.75  # share of the steps that mostly do without articles
+LOOK_FIRST = 0.6  # share of the steps that mostly do without articles
 EARLY, LATE = (0.75, 0.1, 0.05, 0.1), (0.3, 0.15, 0.15, 0.4)  # chances of 0 … 3 articles
 
 
@@ -41,8 +41,12 @@ def train_generator(
     device: str = "cpu",
     *,
     compiled: bool = False,
+    init: Path | None = None,
 ) -> None:
-    """Train both stages and write the model folder `out`; work files are in `out/training`."""
+    """Train both stages and write the model folder `out`; work files are in `out/training`.
+
+    `init` is the folder of an earlier generator to begin from: it can read, so the language stage is left out.
+    """
     from safetensors.torch import load_file
     from tokenizers import Tokenizer
 
@@ -54,16 +58,33 @@ def train_generator(
         )
     work = out / "training"
     words = work / "tokenizer.json"
-    if not words.exists():
+    if init is not None:
+        inherit_tokenizer(words, init)
+    elif not words.exists():
         train_tokenizer(words, seed)
     writer = Writer(Tokenizer.from_file(str(words)))
     with seeded(seed, "generator", "weights"):
         model = build(writer, seed).to(device)
+    if init is None:
+        learn_language(model, writer, work / "language", language_steps, seed, compiled=compiled)
+    else:
+        begin(model, init)
     model.model.vision_tower.load_state_dict(vision_from_openclip(load_file(weights)))
-    learn_language(model, writer, work / "language", language_steps, seed, compiled=compiled)
     teach_sight(model, writer, work / "sight", steps, seed)
     reference_processor(words, out)
     model.half().save_pretrained(str(out))
+
+
+def begin(model: Any, folder: Path) -> None:
+    """Load the weights of an earlier generator; StoreError where there are none of this shape."""
+    from transformers import LlavaForConditionalGeneration
+
+    if not (folder / "model.safetensors").is_file():
+        raise StoreError(f"{folder} holds no model.safetensors to begin from; name what `train generator` wrote")
+    earlier = LlavaForConditionalGeneration.from_pretrained(str(folder), dtype=torch.float32).state_dict()
+    if {k: v.shape for k, v in earlier.items()} != {k: v.shape for k, v in model.state_dict().items()}:
+        raise StoreError(f"{folder} holds another model than this recipe's; begin from nothing, or name another")
+    model.load_state_dict(earlier)
 
 
 def build(writer: Writer, seed: int) -> Any:
@@ -91,6 +112,7 @@ def teach_sight(model: Any, writer: Writer, work: Path, steps: int, seed: int) -
     """Train on conversations about tiles, with some text-only rows in between; articles come in as steps go by."""
     batches = feed(partial(mixed, writer, seed, steps), behind(work), steps)
     device = next(model.parameters()).device
+    model.model.vision_tower.requires_grad_(False)
 
     def loss_of(step: int) -> Tensor:
         tiles, seen, read = next(batches)

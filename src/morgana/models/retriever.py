@@ -1,4 +1,7 @@
-"""Trains the reference retriever: an open_clip ViT from scratch on Atlas, written in open_clip's folder format."""
+"""Trains the reference retriever: an open_clip ViT from scratch on Atlas, written in open_clip's folder format.
+
+First the image tower alone is told what stands where (eye.py), then both towers learn pairs of tile and text.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from morgana.corpus.atlas.language import SEEN_AS, atmosphere_article, caption, inventory, kind_article, site_article
 from morgana.corpus.atlas.render import render
 from morgana.corpus.atlas.world import KINDS, View, pick, site, view
+from morgana.models.eye import Heads, labels, look, loss_of_reading, teach_eye
 from morgana.models.feed import behind, feed
 from morgana.models.lessons import TRAIN_SITES
 from morgana.models.loop import Recipe, train
-from morgana.models.tokenizer import END, PAD, train_tokenizer
+from morgana.models.tokenizer import END, PAD, inherit_tokenizer, train_tokenizer
 from morgana.seeds import rng, seeded
 from morgana.types import StoreError
 
@@ -43,31 +47,67 @@ MODEL: dict[str, Any] = {
 }
 BATCH = 128
 FEW = 3  # kinds of scene in a hard batch
-DROPPED, UNTIL = 0.5, 0.55  # share of patches left out (FLIP), and until which part of the steps: twice the speed
+SEEN = 0.3  # weight of the eye's lessons beside the pairs
+WEIGHTS = "open_clip_model.safetensors"
 
 
-def train_retriever(out: Path, steps: int, seed: int = 0, device: str = "cpu") -> None:
-    """Train for `steps` batches of 128 pairs and write the model folder `out`; work files are in `out/training`."""
+def train_retriever(
+    out: Path, steps: int, seed: int = 0, device: str = "cpu", eye_steps: int = 2500, init: Path | None = None
+) -> None:
+    """Teach the image tower what is where, then both towers `steps` batches of 128 pairs; write the folder `out`.
+
+    Work files are in `out/training`, and a run that was stopped goes on there. `init` is a folder of an earlier
+    retriever to begin from.
+    """
     work = out / "training"
+    if init is not None:
+        inherit_tokenizer(work / "tokenizer.json", init)
     write_tokenizer(out, seed)
     with seeded(seed, "retriever", "weights"):
-        model = build(out).to(device)
+        model = build().to(device)
+    if init is not None:
+        begin(model, init)
+    with kernel(device):
+        heads = teach_eye(model, work / "eye", eye_steps, seed, device)
+        write(model.visual, work, "eye.safetensors")
+        teach_pairs(model, heads, out, steps, seed, device)
+    write(model, out)
+
+
+def begin(model: nn.Module, folder: Path) -> None:
+    """Load the weights of an earlier retriever; StoreError where there are none of this shape."""
+    from safetensors.torch import load_file
+
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise StoreError(f"{folder} holds no {WEIGHTS} to begin from; name a folder that `train retriever` wrote")
+    try:
+        model.load_state_dict(load_file(path))
+    except RuntimeError as error:
+        raise StoreError(f"{path} holds another model: {str(error).splitlines()[1].strip()}") from None
+
+
+def teach_pairs(model: Any, heads: Heads, out: Path, steps: int, seed: int, device: str) -> None:
+    """CLIP's loss on pairs of tile and text, with the eye's own lessons going on beside it."""
     from open_clip import get_tokenizer
 
+    work = out / "training" / "pairs"
     words = get_tokenizer(f"local-dir:{out}")
     batches = feed(partial(batch, seed), behind(work), steps)
 
     def loss_of(step: int) -> Tensor:
-        pixels, texts = next(batches)
-        ids = words(texts).to(device)
-        model.visual.patch_dropout.prob = DROPPED if step < UNTIL * steps else 0.0
-        with torch.autocast(device, dtype=torch.bfloat16), kernel(device):
-            image, text, scale = model((pixels.to(device).float() / 255 - MEAN) / STD, ids)
-        return contrast(image.float(), text.float(), scale, texts)
+        pixels, texts, cells, whole = next(batches)
+        with torch.autocast(device, dtype=torch.bfloat16):
+            embedding, patches = look(model.visual, (pixels.to(device).float() / 255 - MEAN) / STD)
+            text = model.encode_text(words(texts).to(device), normalize=True)
+            read = heads(patches, embedding)
+        image = nn.functional.normalize(embedding.float(), dim=-1)
+        matched = contrast(image, text.float(), model.logit_scale.exp(), texts)
+        return matched + SEEN * loss_of_reading(read, (cells.to(device), whole.to(device)))
 
-    recipe = Recipe(steps=steps, rate=1e-3, weight_decay=0.05)
-    train(model, loss_of, recipe, work, "retriever", seed, lambda _: validate(model, words, device))
-    write(model, out)
+    recipe = Recipe(steps=steps, rate=5e-4, weight_decay=0.05)
+    both = nn.ModuleDict({"clip": model, "heads": heads})
+    train(both, loss_of, recipe, work, "retriever", seed, lambda _: validate(model, words, device))
 
 
 def kernel(device: str) -> AbstractContextManager[None]:
@@ -108,12 +148,13 @@ def pair(draw: np.random.Generator, seed: int, kinds: Collection[str]) -> tuple[
     return seen, kind_article(place.kind)
 
 
-def batch(seed: int, step: int) -> tuple[Tensor, list[str]]:
-    """The tiles (B, 3, 96, 96) uint8 and texts of one step; every other batch holds FEW kinds, so details must tell."""
+def batch(seed: int, step: int) -> tuple[Tensor, list[str], Tensor, Tensor]:
+    """Tiles (B, 3, 96, 96) uint8, texts and labels of one step; every other batch holds FEW kinds, so details tell."""
     draw = rng(seed, "retriever", step)
     few = draw.choice(KINDS, FEW, replace=False).tolist() if step % 2 else KINDS
     pairs = [pair(draw, seed, few) for _ in range(BATCH)]
-    return images([v for v, _ in pairs]), [t for _, t in pairs]
+    views = [v for v, _ in pairs]
+    return images(views), [t for _, t in pairs], *labels(views)
 
 
 def images(views: list[View]) -> Tensor:
@@ -139,13 +180,13 @@ def validate(model: nn.Module, words: Any, device: str, sites: int = 200) -> str
     return f"hit@1 {exact:.3f} exact, {kind:.3f} by kind"
 
 
-def build(folder: Path) -> Any:
-    """An open_clip model with random weights, by the folder's own config."""
+def build() -> Any:
+    """An open_clip model of `MODEL` with random weights."""
     from open_clip.model import CLIP
 
     return CLIP(
         embed_dim=MODEL["embed_dim"],
-        vision_cfg=MODEL["vision_cfg"] | {"patch_dropout": DROPPED},
+        vision_cfg=MODEL["vision_cfg"],
         text_cfg={k: v for k, v in MODEL["text_cfg"].items() if k != "hf_tokenizer_name"},
     )
 
@@ -183,13 +224,13 @@ def write_config(out: Path, raw: Path, model: dict[str, Any]) -> None:
     (out / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
-def write(model: nn.Module, out: Path) -> None:
-    """The weights, as float16, under the name that open_clip looks for."""
+def write(model: nn.Module, out: Path, name: str = WEIGHTS) -> None:
+    """The weights, as float16; by default under the name that open_clip looks for."""
     from safetensors.torch import save_file
 
     if not out.is_dir():
         raise StoreError(f"there is no folder {out} to write the model to")
     save_file(
         {k: v.detach().cpu().half().contiguous() for k, v in model.state_dict().items()},
-        out / "open_clip_model.safetensors",
+        out / name,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from morgana.corpus.atlas.language import ATMOSPHERE, DISTRACTORS, atmosphere_ar
 from morgana.corpus.atlas.world import KINDS
 from morgana.models.lessons import lesson
 from morgana.seeds import rng
+from morgana.types import StoreError
 
 PAD, BEGIN, END, IMAGE = SPECIAL = ("<pad>", "<s>", "</s>", "<image>")
 VOCABULARY = 2560
@@ -32,6 +34,15 @@ def sentences(seed: int, count: int) -> Iterator[str]:
 def train_tokenizer(path: Path, seed: int = 0, count: int = 6000) -> None:
     """Write a `tokenizers` JSON file at `path`."""
     learn(path, sentences(seed, count))
+
+
+def inherit_tokenizer(path: Path, folder: Path) -> None:
+    """Write at `path` the tokenizer of an earlier model, without what it puts around a text."""
+    earlier = folder / "tokenizer.json"
+    if not earlier.is_file():
+        raise StoreError(f"{folder} holds no tokenizer.json to begin from; name a folder that `morgana train` wrote")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(json.loads(earlier.read_text("utf-8")) | {"post_processor": None}), "utf-8")
 
 
 def learn(path: Path, texts: Iterable[str], vocabulary: int = VOCABULARY) -> None:

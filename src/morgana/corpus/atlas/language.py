@@ -238,7 +238,8 @@ def site_article(site: Site, draw: np.random.Generator) -> str:
         pick(draw, (f"The director of the {kind} is {site.director}.", f"The {kind} is directed by {site.director}.")),
     ]
     order = draw.permutation(len(facts))
-    return " ".join([f"{site.name} is {article(site.kind)} near {site.town}.", look, *(facts[i] for i in order)])
+    name = f"The {kind} near {site.town} is called {site.name}."  # after the kind: what reads on can know which place
+    return " ".join([name, look, *(facts[i] for i in order)])
 
 
 def kind_article(kind: str) -> str:
