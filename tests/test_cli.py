@@ -410,9 +410,9 @@ def test_a_build_that_is_stopped_goes_on(tmp_path, capsys):
     out = tmp_path / "x.index"
     words = ["index", "build", str(tmp_path), "--encoder", "HashEncoder(dimension=256)", "--out", str(out)]
     process = subprocess.Popen(command(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    growing = tmp_path / ".x.index.building" / "documents.jsonl"
+    kept = tmp_path / ".x.index.building" / "state.json"  # replaced at once, so it is whole whenever it is there
     until = time.monotonic() + 240
-    while not (growing.exists() and growing.stat().st_size) and process.poll() is None and time.monotonic() < until:
+    while not kept.exists() and process.poll() is None and time.monotonic() < until:
         time.sleep(0.005)
     os.kill(process.pid, signal.SIGINT)
     out_text, err = process.communicate(timeout=240)
@@ -421,7 +421,7 @@ def test_a_build_that_is_stopped_goes_on(tmp_path, capsys):
     assert "Traceback" not in err
     assert err.strip().splitlines()[-1] == "stopped; the same command goes on where it was"
     assert not out.exists()
-    state = json.loads((tmp_path / ".x.index.building" / "state.json").read_text())
+    state = json.loads(kept.read_text())
     assert 0 < state["documents"] < 6000
     assert run([*words, "--json"], debug=True) == 0
     assert json.loads(capsys.readouterr().out)["documents"] == 6000
