@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -21,6 +22,37 @@ class Found(NamedTuple):
     score: Tensor  # (B,) objective less the threat's penalty, at the best member
     last: Params  # the final iterate
     trace: Tensor  # (evaluations, B) the score of every iterate
+
+
+@dataclass(frozen=True)
+class Climbing:
+    """A search along gradients; a subclass says which way the steps go."""
+
+    steps: int
+    rate: float  # of the threat's radius
+    restarts: int = 1
+    random_start: bool = True
+    eot: int = 1  # evaluations averaged at each step, for randomised victims
+
+    def __post_init__(self) -> None:
+        check_count(self, steps=self.steps, restarts=self.restarts, eot=self.eot)
+        check_rate(self, self.rate)
+        check_restarts(self.restarts, self.random_start)
+
+    def direction(self, threat: Threat) -> Callable[[Params], Params]:
+        """From gradients to directions, for one run."""
+        raise NotImplementedError
+
+    def run(self, clean: Pixels, objective: Objective, threat: Threat) -> Found:
+        runs = []
+        for number in range(self.restarts):
+            start = draw(threat, clean, "start", number) if self.random_start else threat.origin(clean)
+            way = self.direction(threat)
+            runs.append(climb(clean, objective, threat, start, way, self.steps, self.rate, self.eot))
+        return best_of(runs)
+
+    def __call__(self, clean: Pixels, objective: Objective, threat: Threat) -> Pixels:
+        return threat.finish(clean, self.run(clean, objective, threat).params)
 
 
 def check_count(part: object, **counts: int) -> None:

@@ -2,45 +2,24 @@
 
 from __future__ import annotations
 
-from morgana.attacks.searches._climb import (
-    Found,
-    best_of,
-    check_count,
-    check_rate,
-    check_restarts,
-    climb,
-    draw,
-)
+from collections.abc import Callable
+
+from morgana.attacks.searches._climb import Climbing
 from morgana.spec import part
-from morgana.types import Objective, Params, Pixels, Threat
+from morgana.types import Params, Threat
 
 DECAY, SQUARE_DECAY, TINY = 0.9, 0.999, 1e-12  # β₁, β₂; cosines have small gradients, so ε is small too
 
 
 @part
-class Adam:
+class Adam(Climbing):
     """Each entry's step is scaled by the history of its gradients; suits smooth threats of few parameters."""
 
     steps: int = 100
     rate: float = 0.05  # of the threat's radius
-    restarts: int = 1
-    random_start: bool = True
-    eot: int = 1  # evaluations averaged at each step, for randomised victims
 
-    def __post_init__(self) -> None:
-        check_count(self, steps=self.steps, restarts=self.restarts, eot=self.eot)
-        check_rate(self, self.rate)
-        check_restarts(self.restarts, self.random_start)
-
-    def run(self, clean: Pixels, objective: Objective, threat: Threat) -> Found:
-        runs = []
-        for number in range(self.restarts):
-            start = draw(threat, clean, "start", number) if self.random_start else threat.origin(clean)
-            runs.append(climb(clean, objective, threat, start, Moments(), self.steps, self.rate, self.eot))
-        return best_of(runs)
-
-    def __call__(self, clean: Pixels, objective: Objective, threat: Threat) -> Pixels:
-        return threat.finish(clean, self.run(clean, objective, threat).params)
+    def direction(self, threat: Threat) -> Callable[[Params], Params]:
+        return Moments()
 
 
 class Moments:
