@@ -170,6 +170,14 @@ def test_a_smaller_budget_that_does_better_is_doubted() -> None:
     assert doubt.sure
 
 
+def test_an_attack_that_is_allowed_everything_and_loses_is_doubted() -> None:
+    boundless = replace(CLOUDS, attack=Composed(Hide(), Linf(1.0), PGD()))
+    for losses, wanted in ((0, []), (3, ["unbounded_loses"])):
+        found = {boundless.id: records([0] * losses + [1] * (8 - losses)), CLEAN.id: records([0] * 8)}
+        experiments = [CLEAN, boundless]
+        assert [d.check for d in doubts(experiments, summarise(experiments, found), found)] == wanted
+
+
 def test_the_terminal_table_has_a_line_an_experiment() -> None:
     from rich.console import Console
 

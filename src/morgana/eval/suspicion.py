@@ -8,7 +8,7 @@ from dataclasses import replace
 from morgana.eval.experiment import Experiment
 from morgana.eval.labels import defended
 from morgana.eval.records import Record
-from morgana.eval.sanity import Doubt, adaptive_weaker, budget_helps_defender, noise_beats_gradients
+from morgana.eval.sanity import Doubt, adaptive_weaker, budget_helps_defender, noise_beats_gradients, unbounded_loses
 from morgana.eval.scoring import Figure
 from morgana.eval.summary import Cell, Summary
 
@@ -40,7 +40,7 @@ def against(experiment: Experiment, success: Mapping[str, Mapping[str, float]]) 
 
 
 def budgets(experiments: Sequence[Experiment], success: Mapping[str, Mapping[str, float]]) -> list[Doubt]:
-    """Undefended attacks that differ in epsilon alone."""
+    """Undefended attacks that differ in epsilon alone; one whose ε allows every image must win."""
     families: dict[str, dict[float, Mapping[str, float]]] = {}
     for e in experiments:
         threat = getattr(e.attack, "threat", None)
@@ -52,6 +52,7 @@ def budgets(experiments: Sequence[Experiment], success: Mapping[str, Mapping[str
     for family in families.values():
         shared = sorted(set.intersection(*(set(v) for v in family.values())))
         found += budget_helps_defender({eps: [v[s] for s in shared] for eps, v in family.items()})
+        found += [doubt for eps, v in family.items() if eps >= 1 for doubt in unbounded_loses(list(v.values()))]
     return found
 
 
