@@ -91,12 +91,12 @@ def aid_cloudweb(
 @app.command()
 def train(
     out: Annotated[Path, typer.Option(help="The model folder, outside the repository; resumes.")] = WEIGHTS,
-    steps: Annotated[int, typer.Option(min=1, help="Batches of 128 images.")] = 1400,
+    steps: Annotated[int, typer.Option(min=1, help="Batches of 128 images.")] = 2000,
     seed: int = 0,
     device: str = "cpu",
     limit: Annotated[int | None, typer.Option(help="At most so many tiles, for a quick look.")] = None,
 ) -> None:
-    """Train the retriever: 25 minutes of one core at 1,400 steps."""
+    """Train the retriever: about an hour of one core."""
     from morgana.models.aid import train_aid
 
     train_aid(real_data("aid"), real_data("clouds"), out, steps, seed, device, limit)
@@ -109,6 +109,7 @@ def run(
     weights: Annotated[Path, typer.Option(help="What `train` wrote.")] = WEIGHTS,
     steps: Annotated[int, typer.Option(min=1, help="Adam steps of CloudWeb.")] = 60,
     few: Annotated[int, typer.Option(min=1, help="Tiles of the adaptive attacks, the dearest ones.")] = 120,
+    curve: Annotated[int, typer.Option(min=1, help="Tiles of every point of the trade-off curves.")] = 160,
 ) -> None:
     """Run the study, print its table, and write pictures (trade-offs, contact sheet) and report.html beside it."""
     from morgana.eval.report import write_report
@@ -116,7 +117,8 @@ def run(
 
     if not (weights / "open_clip_model.safetensors").is_file():
         raise StoreError(f"there is no trained model in {weights}; train it: python experiments/aid_cloudweb.py train")
-    made = study("aid_cloudweb", aid_cloudweb, {"weights": str(weights), "steps": steps, "few": few}).limited(limit)
+    sizes = {"weights": str(weights), "steps": steps, "few": few, "curve": curve}
+    made = study("aid_cloudweb", aid_cloudweb, sizes).limited(limit)
     run_study(made, out, limit=limit)
     write_report(out)
     Results(made.experiments, out.resolve()).show()

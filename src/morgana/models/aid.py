@@ -52,7 +52,7 @@ def train_aid(
     root: Path,
     clouds: Path,
     out: Path,
-    steps: int = 1400,
+    steps: int = 2000,
     seed: int = 0,
     device: str = "cpu",
     limit: int | None = None,
