@@ -8,7 +8,7 @@ from fakes import ConvEncoder
 
 from morgana.corpus.images import save
 from morgana.index import build
-from morgana.index.manifest import checksum
+from morgana.index.manifest import checksum, encode
 from morgana.types import Document
 
 ENCODER = ConvEncoder(16)
@@ -42,7 +42,7 @@ def reseal(folder, **changes):
         entry["sha256"] = hashlib.sha256((segment / "segment.json").read_bytes()).hexdigest()
     content |= changes
     content["checksum"] = checksum(content)
-    (folder / "manifest.json").write_text(json.dumps(content))
+    (folder / "manifest.json").write_bytes(encode(content))
 
 
 def quietly(*args, **options):

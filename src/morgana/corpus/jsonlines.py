@@ -32,6 +32,11 @@ class JSONLines:
     def documents(self) -> tuple[Document, ...]:
         return self._documents
 
+    def stream(self) -> Iterator[Document]:
+        """Documents one by one, for a corpus larger than memory; whoever reads them looks for ids that come twice."""
+        path = self._folder / "corpus.jsonl"
+        return (self._document(row, place) for place, row in json_lines(path))
+
     def queries(self) -> tuple[Query, ...]:
         return self._queries
 

@@ -67,7 +67,7 @@ def ahead(groups: Iterable[Group], embed: str, pool: ThreadPoolExecutor) -> Iter
 
 def unkept(document: Document) -> str | None:
     """Why a document cannot be stored; None if it can."""
-    if not isinstance(document.id, str) or not document.id or unfit(document.id):
+    if not writable(document.id):
         return "its id is empty or cannot be written in UTF-8; give it another"
     if why := unfit(document.text):
         return why
@@ -76,6 +76,10 @@ def unkept(document: Document) -> str | None:
     except (TypeError, ValueError) as error:
         return f"its metadata cannot be written as JSON: {error}; use strings"
     return f"metadata: {why}" if (why := unfit(described)) else None
+
+
+def writable(id: object) -> bool:
+    return isinstance(id, str) and bool(id) and not unfit(id)
 
 
 def attempt(path: Path) -> Pixels | str:

@@ -101,7 +101,10 @@ class Staging:
 
     def rows(self) -> Iterator[tuple[Document, tuple[str, ...]]]:
         for _, row in json_lines(self.folder / "documents.jsonl"):
-            yield shelf.document(row["id"], row["text"], row["image"], json.loads(row["metadata"])), tuple(row["sources"])
+            yield (
+                shelf.document(row["id"], row["text"], row["image"], json.loads(row["metadata"])),
+                tuple(row["sources"]),
+            )
 
     def vectors(self, dimension: int) -> Stored:
         return Stored(self.folder / "vectors.raw", self.state["vectors"], dimension, 0)

@@ -64,7 +64,7 @@ class Manifest:
         content = asdict(self)
         content["segments"] = [asdict(entry) for entry in self.segments]
         content["checksum"] = checksum(content)
-        _disk.replace(folder / NAME, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+        _disk.replace(folder / NAME, encode(content))
 
     def rebuild(self, path: Path) -> str:
         """The command that builds the index again."""
@@ -97,10 +97,19 @@ def read(folder: Path) -> Manifest:
     if size > LONGEST:
         raise StoreError(f"{path} has {size} bytes, at most {LONGEST} are read; rebuild the index")
     try:
-        content = json.loads(path.read_bytes())
+        data = path.read_bytes()
+        content = json.loads(data)
+        same = data == encode(content)
     except (OSError, ValueError, RecursionError) as error:
         raise StoreError(f"{path} cannot be read: {str(error)[:200]}; restore it, or rebuild the index") from None
-    return understood(content, folder)
+    found = understood(content, folder)
+    if not same:  # spaces too
+        raise StoreError(f"{path} was changed after it was written; restore it, or rebuild the index")
+    return found
+
+
+def encode(content: object) -> bytes:
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def understood(content: object, folder: Path) -> Manifest:

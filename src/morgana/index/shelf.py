@@ -54,7 +54,13 @@ class Shelving:
 
     def also(self, aliases: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
         """Give documents that are here other ids; those (id, of) whose `of` is not here come back. Ends the adding."""
-        self.do(BY_ID + "BEGIN;")
+        try:
+            self.connection.executescript(BY_ID + "BEGIN;")
+        except sqlite3.IntegrityError:
+            ((twice,),) = self.connection.execute("SELECT id FROM documents GROUP BY id HAVING count(*) > 1 LIMIT 1")
+            raise StoreError(f"there are two documents {twice!r}; give each an id of its own") from None
+        except sqlite3.Error as error:
+            raise OSError(str(error)) from error
         for id, first in aliases:
             try:
                 insert = "INSERT INTO aliases SELECT ?, position FROM documents WHERE id = ?"
