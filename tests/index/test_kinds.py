@@ -18,7 +18,7 @@ from morgana.retrieval.encoders.hash import HashEncoder
 from morgana.spec import parse
 from morgana.types import Document, SpecError, StoreError
 
-COUNT, DIMENSION = 3000, 32
+COUNT, DIMENSION = 1000, 32
 ENCODER = HashEncoder(dimension=DIMENSION)
 KINDS = (
     Flat(),
@@ -110,7 +110,7 @@ def test_a_small_segment_is_exact_until_it_is_compacted(tmp_path):
     ("spec", "message"),
     [
         ("Factory('nonsense')", "FAISS makes no index of 32 dimensions from 'nonsense'"),
-        ("Factory('IVF9999,Flat')", r"cannot be trained on 3000 vectors.*choose fewer lists"),
+        ("Factory('IVF9999,Flat')", r"cannot be trained on 1000 vectors.*choose fewer lists"),
         ("IVFPQ(bytes_=5)", "5 bytes do not divide 32 dimensions"),
     ],
 )

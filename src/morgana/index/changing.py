@@ -126,7 +126,7 @@ class Filler:
         """The group, if its ids may come."""
         known = self.change.index.locate([d.id for d in group.every if _batches.writable(d.id)])
         if known and not self.replacing:
-            ids = list(known)
+            ids = [document.id for document in group.every if document.id in known]
             named = ", ".join(map(repr, ids[:SHOWN])) + (f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else "")
             raise StoreError(
                 f"{self.change.path} holds {named} already; nothing was added: upsert replaces, delete removes"

@@ -70,7 +70,7 @@ class Auto:
         """From exact to most compressed."""
         count, dimension = vectors.shape
         yield Flat()
-        if count < 2_000:
+        if count < 1_000:
             return
         for width in WIDTHS:
             yield HNSW(width=width)
