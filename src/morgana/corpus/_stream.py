@@ -12,4 +12,9 @@ from morgana.types import Document
 class Streamed(Protocol):
     """`documents()` holds them all in memory, `stream()` begins again at each call and holds a few."""
 
+    @property
+    def large(self) -> bool:
+        """Whether it should be read as a stream."""
+        ...
+
     def stream(self) -> Iterator[Document]: ...

@@ -44,6 +44,10 @@ class Parquet:
     def qrels(self) -> Mapping[str, Mapping[str, int]]:
         return {}
 
+    @property
+    def large(self) -> bool:
+        return True
+
     def stream(self) -> Iterator[Document]:
         """Documents one by one; a few thousand rows are in memory."""
         for path in self._files:

@@ -43,6 +43,10 @@ class WebDataset:
     def qrels(self) -> Mapping[str, Mapping[str, int]]:
         return {}
 
+    @property
+    def large(self) -> bool:
+        return True
+
     def stream(self) -> Iterator[Document]:
         """Documents one by one; one is in memory."""
         for path in self._files:

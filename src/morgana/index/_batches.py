@@ -42,8 +42,8 @@ class Made:
 
 
 def documents(source: Corpus | Iterable[Document]) -> Iterable[Document]:
-    """The documents of a corpus, as a stream where it has one."""
-    if isinstance(source, Streamed):
+    """The documents of a corpus, as a stream where it is large."""
+    if isinstance(source, Streamed) and source.large:
         return source.stream()
     return source if isinstance(source, Iterable) else source.documents()
 
