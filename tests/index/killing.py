@@ -1,12 +1,15 @@
 """Kills a writer at every step: forks a process for each, and says what its folder holds then. Run as a script.
 
-python killing.py FOLDER -> JSON: of each change, how many steps it has, and what was wrong after a kill before which.
+python killing.py FOLDER [CHANGE...] -> JSON: of each change, how many steps it has, and what was wrong after a kill before which.
 """
 
 import json
 import os
+import random
 import shutil
+import signal
 import sys
+import time
 from pathlib import Path
 
 from morgana.index import Index, add, build, compact, delete, upsert, verify
@@ -113,5 +116,52 @@ def every_kill(folder, change):
         number += 1
 
 
+def go_on(path, number):
+    """Add three, delete one of them, compact now and then; for ever."""
+    while True:
+        add(path, [Document(f"a{number}-{i}", f"added {number} {i}") for i in range(3)], ENCODER)
+        delete(path, [f"a{number}-1"])
+        if number % 3 == 2:
+            compact(path)
+        number += 1
+
+
+def rounds(path):
+    """What each round of `go_on` has left, and what is wrong with it: all but the last must be whole."""
+    names = list(held(path))
+    found = {}
+    for number, i in (name[1:].split("-") for name in names if name.startswith("a")):
+        found.setdefault(int(number), set()).add(int(i))
+    whole = [found.get(number) == {0, 2} for number in range(len(found) - 1)]
+    last = found.get(len(found) - 1, {0, 2})
+    right = all(whole) and last in ({0, 2}, {0, 1, 2}) and {d.id for d in OLD} <= set(names)
+    return found, [] if right else [f"the rounds are {found}"]
+
+
+def random_kills(path, times):
+    """Kill a process that changes an index again and again, at any time, while this one reads."""
+    make(path)
+    draw, wrong, number = random.Random(0), [], 0
+    for _ in range(times):
+        child = os.fork()
+        if not child:
+            go_on(path, number)
+        until = time.monotonic() + draw.uniform(0.05, 0.4)
+        while time.monotonic() < until:
+            wrong += rounds(path)[1]  # a reader during every change
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        found, bad = rounds(path)
+        wrong += bad + verify(path)
+        number = len(found)
+        if {0, 1, 2} in found.values():
+            delete(path, [f"a{number - 1}-1"])
+    return {"rounds": number, "wrong": wrong[:5]}
+
+
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps({change: every_kill(Path(sys.argv[1]) / change, change) for change in CHANGES}))
+    folder, chosen = Path(sys.argv[1]), sys.argv[2:] or [*CHANGES, "random"]
+    told = {change: every_kill(folder / change, change) for change in chosen if change != "random"}
+    if "random" in chosen:
+        told["random"] = random_kills(folder / "random", 20)
+    sys.stdout.write(json.dumps(told))

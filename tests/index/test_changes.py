@@ -46,7 +46,7 @@ def test_what_is_added_is_found_and_nothing_else_is_rewritten(index):
 
 def test_known_ids_are_named_and_nothing_is_added(index):
     before = content(index.path)
-    with pytest.raises(StoreError, match=r"holds 'd3', 'd7' already; nothing was added: upsert replaces"):
+    with pytest.raises(StoreError, match=r"holds 'd7', 'd3' already; nothing was added: upsert replaces"):
         add(index.path, [*others(3), Document("d7", "a"), Document("d3", "b")], ENCODER)
     with pytest.raises(StoreError, match="what is added has two documents 'x'"):
         add(index.path, [Document("x", "a"), Document("x", "b")], ENCODER, batch_size=1)

@@ -1,12 +1,9 @@
 import json
 import os
-import random
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
@@ -21,73 +18,19 @@ MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # nothing is lo
 
 
 def test_killed_at_any_step_nothing_is_lost_and_nothing_doubled():
-    """Before every write, sync, rename and removal of six changes, a process is ended there."""
+    """Before every write, sync, rename and removal of six changes, a process is ended there; then some at random."""
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         command = [sys.executable, str(HERE / "killing.py"), folder]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
+    at_random = found.pop("random")
+    assert at_random["wrong"] == []
+    assert at_random["rounds"] > 0
     assert set(found) == {"build", "rebuild", "add", "upsert", "delete", "compact"}
     assert {change: result["wrong"] for change, result in found.items() if result["wrong"]} == {}
     assert all(result["steps"] >= 8 for result in found.values())
     assert sum(result["steps"] for result in found.values()) > 150
-
-
-CHANGING = """
-import sys
-from pathlib import Path
-from morgana.index import add, compact, delete
-from morgana.retrieval.encoders.hash import HashEncoder
-from morgana.types import Document
-encoder = HashEncoder(dimension=16)
-path = Path(sys.argv[1])
-sys.stdout.write("ready\\n")
-sys.stdout.flush()
-for n in range(int(sys.argv[2]), 10**6):
-    add(path, [Document(f"a{n}-{i}", f"added {n} {i}") for i in range(3)], encoder)
-    delete(path, [f"a{n}-1"])
-    if n % 3 == 2:
-        compact(path)
-"""
-
-
-def whole_rounds(index):
-    """Every round of CHANGING is there whole, but for the one that was going on."""
-    names = [d.id for d in index.documents()]
-    assert len(set(names)) == len(names)
-    assert {f"d{n}" for n in range(5)} <= set(names)
-    rounds = {}
-    for name in names:
-        if name.startswith("a"):
-            number, i = name[1:].split("-")
-            rounds.setdefault(int(number), set()).add(int(i))
-    assert sorted(rounds) == list(range(len(rounds)))
-    assert all(there == {0, 2} for number, there in rounds.items() if number < len(rounds) - 1)
-    assert not rounds or rounds[len(rounds) - 1] in ({0, 1, 2}, {0, 2})
-    return len(rounds), {0, 1, 2} in rounds.values()
-
-
-def test_killed_at_random_it_always_opens_while_readers_read(tmp_path):
-    from morgana.retrieval.encoders.hash import HashEncoder
-
-    path, draw, count = tmp_path / "index", random.Random(0), 0
-    quietly(texts(5), HashEncoder(dimension=16), path)
-    for _ in range(3):
-        command = [sys.executable, "-c", CHANGING, str(path), str(count)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
-            child.stdout.readline()
-            until = time.monotonic() + draw.uniform(0.1, 0.6)
-            while time.monotonic() < until and child.poll() is None:
-                whole_rounds(Index.open(path))  # a reader during every change
-            assert child.poll() is None
-            child.send_signal(signal.SIGKILL)
-        assert verify(path) == []
-        count, half = whole_rounds(Index.open(path))
-        if half:
-            delete(path, [f"a{count - 1}-1"])
-    compact(path)
-    assert verify(path) == []
-    assert count > 0
 
 
 @pytest.fixture(scope="module")
