@@ -1,6 +1,6 @@
 """Kills a writer at every step: forks a process for each, and says what its folder holds then. Run as a script.
 
-python killing.py FOLDER [CHANGE...] -> JSON: of each change, how many steps it has, and what was wrong after a kill before which.
+python killing.py FOLDER [CHANGE...] -> JSON: the steps of each change, and what was wrong after a kill before which.
 """
 
 import json
