@@ -1,10 +1,14 @@
 """Small documents to index, and an index's bytes."""
 
+import hashlib
+import json
+
 import torch
 from fakes import ConvEncoder
 
 from morgana.corpus.images import save
 from morgana.index import build
+from morgana.index.manifest import checksum, encode
 from morgana.types import Document
 
 ENCODER = ConvEncoder(16)
@@ -22,7 +26,23 @@ def pictures(folder, count, sizes=((8, 8),)):
 
 
 def content(folder):
-    return {p.name: p.read_bytes() for p in folder.iterdir()}
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def reseal(folder, **changes):
+    """Make all checksums of an index agree with what its files hold now, and change its manifest."""
+    content = json.loads((folder / "manifest.json").read_text())
+    for entry in content["segments"]:
+        segment = folder / "segments" / entry["name"]
+        about = json.loads((segment / "segment.json").read_text())
+        for name in about["files"]:
+            data = (segment / name).read_bytes()
+            about["files"][name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        (segment / "segment.json").write_text(json.dumps(about))
+        entry["sha256"] = hashlib.sha256((segment / "segment.json").read_bytes()).hexdigest()
+    content |= changes
+    content["checksum"] = checksum(content)
+    (folder / "manifest.json").write_bytes(encode(content))
 
 
 def quietly(*args, **options):

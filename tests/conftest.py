@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: tiny models gain nothing from threads, and lose much
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of FAISS: its threads wait for each other on busy machines
 
 import pytest
 from hypothesis import settings

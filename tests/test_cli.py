@@ -328,10 +328,11 @@ def test_a_damaged_or_half_written_index_is_refused(corpus, tmp_path, capsys):
     words = ["index", "build", str(corpus), "--encoder", TEXT, "--out", str(out)]
     assert run(words, debug=True) == 0
     assert "--overwrite" in refused(capsys, words)
-    whole = (out / "vectors.npy").read_bytes()
-    (out / "vectors.npy").write_bytes(whole[:-40])
+    vectors = out / "segments/000001/vectors.npy"
+    whole = vectors.read_bytes()
+    vectors.write_bytes(whole[:-40])
     assert "vectors.npy" in refused(capsys, ["search", str(out), "--text", "a"])
-    (out / "vectors.npy").write_bytes(whole)
+    vectors.write_bytes(whole)
     (out / "manifest.json").unlink()
     assert "manifest.json" in refused(capsys, ["search", str(out), "--text", "a"])
 

@@ -20,7 +20,7 @@ from morgana.types import SpecError
 
 KINDS = {
     "corpus": "morgana.corpus",
-    "index": "morgana.index",
+    "index": "morgana.index.kinds",
     "encoder": "morgana.retrieval.encoders",
     "retriever": "morgana.retrieval.retrievers",
     "stage": "morgana.retrieval.stages",

@@ -189,3 +189,14 @@ def test_no_space_left_says_so(tmp_path, little_space):
 def test_an_argument_that_does_not_exist_is_answered_with_the_nearest():
     with pytest.raises(SpecError, match=r"JSONLines has no argument 'rot' \(did you mean root\?\)"):
         parse("JSONLines(rot='x')")
+
+
+def test_a_large_corpus_is_read_as_a_stream(tmp_path, monkeypatch):
+    from morgana.corpus import jsonlines
+
+    (tmp_path / "corpus.jsonl").write_text('{"_id": "a", "text": "fog"}\n{"_id": "b", "text": "mist"}\n')
+    corpus = jsonlines.JSONLines(str(tmp_path))
+    assert not corpus.large
+    assert tuple(corpus.stream()) == corpus.documents()
+    monkeypatch.setattr(jsonlines, "LARGE", 10)
+    assert corpus.large

@@ -12,9 +12,9 @@ def test_the_vectors_are_those_of_the_encoder_in_order_of_insertion(tmp_path):
     index = quietly(documents, ENCODER, tmp_path / "index", batch_size=4)
     ids, vectors = index.embeddings
     assert ids == tuple(d.id for d in documents)
-    assert torch.allclose(vectors[:10], ENCODER.encode_text([d.text for d in documents[:10]]), atol=1e-6)
+    assert torch.allclose(vectors[:10], ENCODER.encode_text([d.text for d in documents[:10]]), atol=3e-4)
     for row, document in zip(vectors[10:], documents[10:], strict=True):
-        assert torch.allclose(row, ENCODER.encode_image(load(document.image))[0], atol=1e-6)
+        assert torch.allclose(row, ENCODER.encode_image(load(document.image))[0], atol=3e-4)
     assert index.documents() == tuple(documents)
     assert (index.verify(), index.quarantine()) == ([], ())
 
@@ -101,9 +101,9 @@ class Wrong:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (torch.full((1, 16), float("nan")), r"Wrong\(\) gave vectors that hold NaN or infinity, first in row 0"),
-        (torch.ones(1, 16), "are not of unit length, first row 0 of length 4"),
-        (torch.zeros(1, 16), "of length 0"),
+        (torch.full((1, 16), float("nan")), r"Wrong\(\) gave a vector for 'd0' that holds NaN or infinity"),
+        (torch.ones(1, 16), "that is not of unit length but 4"),
+        (torch.zeros(1, 16), "not of unit length but 0"),
         (torch.ones(1, 5), r"gave vectors of shape \(3, 5\), not \(3, 16\)"),
     ],
     ids=["nan", "long", "zero", "dimension"],

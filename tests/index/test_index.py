@@ -1,22 +1,27 @@
 import json
+import shutil
 import sqlite3
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from building import reseal
 from fakes import ConvEncoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from morgana.corpus.jsonlines import write_jsonlines
-from morgana.index import Index, build
-from morgana.index import manifest as manifests
-from morgana.index.kinds import Flat
-from morgana.index.ranking import rank
+from morgana.index import Index, build, verify
+from morgana.index.kinds.flat import Flat
+from morgana.index.ranking import Stack
+from morgana.index.segment import Candidates
 from morgana.spec import components
 from morgana.types import Document, SpecError, StoreError
 
 ENCODER = ConvEncoder(16)
+VECTORS = "segments/000001/vectors.npy"
 
 
 class Table:
@@ -43,10 +48,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture
 def copy(made, tmp_path):
-    (tmp_path / "index").mkdir()
-    for file in made.path.iterdir():
-        (tmp_path / "index" / file.name).write_bytes(file.read_bytes())
-    return tmp_path / "index"
+    return Path(shutil.copytree(made.path, tmp_path / "index"))
 
 
 small = st.integers(-2, 2)
@@ -64,7 +66,7 @@ def test_the_order_is_that_of_brute_force_with_ties_by_insertion(tmp_path_factor
     vectors = index.embeddings.vectors.double()
     unit = (queries.numpy() / np.linalg.norm(queries.numpy(), axis=1, keepdims=True)).astype(np.float64)
     for hits, query in zip(index.search(queries, k), unit, strict=True):
-        scores = (vectors.numpy() * query).sum(axis=1).astype(np.float32)
+        scores = np.clip((vectors.numpy() * query).sum(axis=1).astype(np.float32), -1, 1)
         expected = sorted(range(count), key=lambda n: (-scores[n], n))[:k]
         assert [h.document.id for h in hits] == [f"d{n}" for n in expected]
         assert [h.score for h in hits] == pytest.approx([float(scores[n]) for n in expected], abs=1e-6)
@@ -79,17 +81,17 @@ def test_many_equal_documents_come_in_order_of_insertion(tmp_path):
 
 def test_a_document_counts_by_its_best_vector():
     class Two:
-        size = (4, 2)
+        about = SimpleNamespace(vectors=4, documents=2)
+        vectors = np.array([[1, 0], [0, 1], [0.6, 0.8], [0.8, 0.6]], dtype=np.float32)
+        owners = np.array([0, 0, 1, 1])
 
-        def search(self, queries, k):
-            scores = queries @ vectors.T
-            order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-            return np.take_along_axis(scores, order, axis=1), order
+        def search(self, queries, many, thorough):
+            scores = queries @ self.vectors.T
+            order = np.argsort(-scores, axis=1, kind="stable")[:, :many]
+            return Candidates(scores, order, np.full(len(queries), -np.inf))
 
-    vectors = np.array([[1, 0], [0, 1], [0.6, 0.8], [0.8, 0.6]], dtype=np.float32)
-    owners = np.array([0, 0, 1, 1])
     queries = np.array([[1, 0], [0.6, 0.8]], dtype=np.float32)
-    (first, second) = rank(Two(), vectors, owners, queries, k=2, each=2)
+    (first, second) = Stack([Two()], 2).rank(queries, k=2, each=2)
     assert first == [(0, 1.0), (1, pytest.approx(0.8))]
     assert second == [(1, pytest.approx(1.0)), (0, pytest.approx(0.8))]
 
@@ -130,7 +132,7 @@ def test_an_unknown_document_is_answered_with_the_nearest(made):
 
 def test_vectors_are_those_of_the_named_documents(made):
     assert torch.allclose(
-        made.vectors(["d9", "d3"]), ENCODER.encode_text(["text number 9", "text number 3"]), atol=1e-6
+        made.vectors(["d9", "d3"]), ENCODER.encode_text(["text number 9", "text number 3"]), atol=3e-4
     )
     assert made.vectors([]).shape == (0, 16)
 
@@ -141,12 +143,15 @@ def test_embeddings_are_a_copy(made):
 
 
 def test_the_folder_is_what_other_tools_can_read(made):
-    names = {"manifest.json", "documents.sqlite", "vectors.npy", "vectors.faiss", "quarantine.jsonl"}
-    assert {p.name for p in made.path.iterdir()} == names
+    segment = made.path / "segments" / "000001"
+    names = {"segment.json", "documents.sqlite", "vectors.npy", "rows.npy", "quarantine.jsonl"}
+    assert {p.name for p in made.path.iterdir()} == {"manifest.json", "segments"}
+    assert {p.name for p in segment.iterdir()} == names
     manifest = json.loads((made.path / "manifest.json").read_text())
     assert (manifest["encoder"], manifest["metric"], manifest["documents"]) == (repr(ENCODER), "cosine", 50)
-    assert np.load(made.path / "vectors.npy").shape == (50, 16)
-    with sqlite3.connect(made.path / "documents.sqlite") as connection:
+    vectors = np.load(segment / "vectors.npy")
+    assert (vectors.shape, vectors.dtype) == ((50, 16), np.float16)
+    with sqlite3.connect(segment / "documents.sqlite") as connection:
         assert connection.execute("SELECT count(*) FROM documents").fetchone() == (50,)
     connection.close()
     assert json.loads(json.dumps(made.info()))["vectors"] == 50
@@ -200,60 +205,37 @@ def test_the_same_name_with_other_weights_is_told(copy):
         Index.open(copy, Retrained(16))
 
 
-@pytest.mark.parametrize("name", manifests.FILES)
-@pytest.mark.parametrize("harm", ["flip", "cut", "remove"])
-def test_a_damaged_file_is_named(copy, name, harm):
-    path = copy / name
-    data = bytearray(path.read_bytes() or b"x")
-    if harm == "flip":
-        data[len(data) // 2] ^= 1
-        path.write_bytes(data)
-    elif harm == "cut":
-        path.write_bytes(data[:-1] if path.stat().st_size else b"xx")
-    else:
-        path.unlink()
-    with pytest.raises(StoreError, match=rf"is damaged: {name} .*rebuild it: morgana index build"):
-        Index.open(copy)
-
-
-def resealed(path, **changes):
-    content = json.loads((path / "manifest.json").read_text()) | changes
-    for name in manifests.FILES:
-        content["files"][name] = manifests.describe(path)[name]
-    content["checksum"] = manifests.checksum(content)
-    (path / "manifest.json").write_text(json.dumps(content))
-
-
 def test_vectors_with_nan_are_found_even_when_the_checksums_agree(copy):
-    vectors = np.load(copy / "vectors.npy")
+    vectors = np.load(copy / VECTORS)
     vectors[7, 3] = np.nan
-    np.save(copy / "vectors.npy", vectors)
-    resealed(copy)
-    with pytest.raises(
-        StoreError, match=r"vectors\.npy: its vectors from row 0 on hold NaN or infinity, first in row 7"
-    ):
+    np.save(copy / VECTORS, vectors)
+    reseal(copy)
+    with pytest.raises(StoreError, match=r"vectors\.npy: row 7 holds NaN or infinity"):
         Index.open(copy)
+    assert verify(copy) == ["segments/000001/vectors.npy: row 7 holds NaN or infinity"]
 
 
 @pytest.mark.parametrize(
     ("vectors", "message"),
     [
-        (np.ones((50, 5), np.float32), r"holds float32 of shape \(50, 5\), not float32 \(50, 16\)"),
-        (np.ones((50, 16), np.float64), r"holds float64"),
+        (np.ones((50, 5), np.float16), r"holds float16 of shape \(50, 5\), not float16 \(50, 16\)"),
+        (np.ones((50, 16), np.float32), r"holds float32"),
+        (np.asfortranarray(np.ones((50, 16), np.float16)), r"holds float16"),
         (np.array([{}]), "is not an array"),
     ],
-    ids=["dimension", "type", "objects"],
+    ids=["dimension", "type", "order", "objects"],
 )
 def test_vectors_of_another_shape_are_refused(copy, vectors, message):
-    np.save(copy / "vectors.npy", vectors, allow_pickle=True)
-    resealed(copy)
+    np.save(copy / VECTORS, vectors, allow_pickle=True)
+    reseal(copy)
     with pytest.raises(StoreError, match=message):
         Index.open(copy)
 
 
-def test_a_newer_format_is_told(copy):
-    resealed(copy, format=2)
-    with pytest.raises(StoreError, match="has format 2, this Morgana reads up to 1; upgrade Morgana"):
+@pytest.mark.parametrize(("number", "advice"), [(3, "upgrade Morgana, or rebuild"), (1, "rebuild the index")])
+def test_another_format_is_told(copy, number, advice):
+    reseal(copy, format=number)
+    with pytest.raises(StoreError, match=f"has format {number}, this Morgana reads format 2; {advice}"):
         Index.open(copy)
 
 
@@ -263,7 +245,7 @@ def test_a_newer_format_is_told(copy):
         (None, "is not an index, or half of one: it has no manifest.json"),
         ("", r"manifest\.json cannot be read"),
         ("[]", "is not the manifest of an index"),
-        ('{"format": 1}', "was changed after it was written"),
+        ('{"format": 2}', "was changed after it was written"),
     ],
     ids=["none", "empty", "list", "little"],
 )
@@ -275,22 +257,22 @@ def test_half_an_index_is_not_opened(copy, content, message):
         Index.open(copy)
 
 
-def test_a_kind_that_is_no_kind_is_refused(copy):
-    resealed(copy, kind="RelativeThreshold()")
-    with pytest.raises(StoreError, match=r"names the kind 'RelativeThreshold\(\)', which is no kind of index"):
-        Index.open(copy).search(torch.ones(1, 16), 3)
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("RelativeThreshold()", r"names the kind 'RelativeThreshold\(\)', which is no kind of index"),
+        ("__import__('os')", "no part is called '__import__'"),
+    ],
+)
+def test_a_kind_that_is_no_kind_is_refused(copy, kind, message):
+    path = copy / "segments/000001/segment.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"kind": kind}))
+    reseal(copy)
+    with pytest.raises(StoreError, match=message):
+        Index.open(copy)
     assert Flat in components("index")
 
 
 def test_no_index_says_how_to_build_one(tmp_path):
     with pytest.raises(StoreError, match=r"there is no index at .*nowhere; build it: morgana index build CORPUS"):
         Index.open(tmp_path / "nowhere")
-
-
-def test_verify_finds_what_opening_does_not_look_for(copy):
-    index = Index.open(copy)
-    assert index.verify() == []
-    (copy / "vectors.faiss").write_bytes(b"x" * 100)
-    assert index.verify() == [
-        f"vectors.faiss has 100 bytes, the manifest says {index.manifest.files['vectors.faiss']['bytes']}"
-    ]

@@ -11,7 +11,7 @@ from fakes import ConvEncoder
 
 from morgana.corpus.image_folder import ImageFolder
 from morgana.index import Index
-from morgana.index._staging import locked
+from morgana.index._disk import locked
 from morgana.index.manifest import staging
 from morgana.types import Document, StoreError
 
@@ -145,14 +145,6 @@ def test_no_space_left_at_any_point_is_a_store_error(tmp_path, little_space, siz
     with little_space(size), pytest.raises(StoreError, match="cannot write"):
         quietly(texts(400), ENCODER, tmp_path / "index", batch_size=400)
     assert not (tmp_path / "index").exists()
-
-
-def test_killed_between_the_two_renames_the_old_index_comes_back(tmp_path):
-    quietly(texts(3), ENCODER, tmp_path / "index")
-    (tmp_path / "index").rename(tmp_path / ".index.old")
-    with pytest.raises(StoreError, match="holds an index"):
-        quietly(texts(5), ENCODER, tmp_path / "index")
-    assert len(Index.open(tmp_path / "index").documents()) == 3
 
 
 def test_two_builds_of_one_folder_do_not_mix(tmp_path):

@@ -30,7 +30,8 @@ def test_it_finds_what_raw_faiss_finds(folder):
 
     queries = [Query(f"q{n}", "ignored", folder / f"{n}.png") for n in range(12)]
     found = Dense(str(folder / "index"), ENCODER, batch_size=5)(queries, 4)
-    raw = faiss.read_index(str(folder / "index" / "vectors.faiss"))
+    raw = faiss.IndexFlatIP(16)
+    raw.add(np.load(folder / "index/segments/000001/vectors.npy").astype(np.float32))
     embedded = torch.cat([ENCODER.encode_image(load(q.image)) for q in queries]).detach().numpy()
     scores, rows = raw.search(np.ascontiguousarray(embedded), 4)
     names = [f"i{n}" for n in range(12)] + [f"t{n}" for n in range(12)]

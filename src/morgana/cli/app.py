@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from morgana.cli import asking, atlas, demo, evaluating, indexing, listing, training
+from morgana.cli import asking, atlas, changing, demo, evaluating, indexing, listing, training
 from morgana.cli.output import Stopped, one_line, tell
 
 app = typer.Typer(
@@ -26,6 +26,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
+for command in changing.COMMANDS:
+    indexing.index.command()(command)
 for group in (demo, indexing, asking, evaluating, listing, training, atlas):
     app.add_typer(group.app)
 

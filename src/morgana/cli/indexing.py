@@ -1,4 +1,4 @@
-"""`morgana index build|info|verify` and `morgana search`."""
+"""`morgana index build|info|verify` and `morgana search`; what changes an index is in `changing`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from morgana.types import Encoder
 
 app = typer.Typer()
-index = typer.Typer(no_args_is_help=True, help="Build, describe and check an index.")
+index = typer.Typer(no_args_is_help=True, help="Build, describe, check and change an index.")
 app.add_typer(index, name="index")
 
 DEFAULT_ENCODER = 'OpenCLIP("atlas")'
@@ -32,6 +32,8 @@ def build(
     kind: Annotated[str, typer.Option("--kind", help="How vectors are searched.")] = "Flat()",
     embed: Annotated[str, typer.Option("--embed", help="Of documents with both: text, image or both.")] = "text",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the index that is there.")] = False,
+    fold: Annotated[bool, typer.Option("--fold", help="Documents of equal text and image become one.")] = False,
+    resume: Annotated[bool, typer.Option(help="Go on where a stopped build was, or begin anew.")] = True,
     batch_size: BatchSize = 64,
     device: Device = None,
     json: AsJSON = False,
@@ -55,6 +57,8 @@ def build(
             embed=embed,
             batch_size=batch_size or 64,
             overwrite=overwrite,
+            fold=fold,
+            resume=resume,
         )
     for id, why in made.quarantine()[:3]:
         tell(f"left out {id}: {why}")
@@ -82,14 +86,15 @@ def verify(folder: IndexFolder, json: AsJSON = False) -> None:
     Example:
       morgana index verify atlas.index
     """
-    from morgana.index import Index
+    from morgana.index import verify as examine
+    from morgana.index.verifying import mend
     from morgana.types import StoreError
 
-    wrong = Index.open(folder).verify()
+    wrong = examine(folder)
     if json:
-        say_json({"path": str(folder), "ok": not wrong, "wrong": wrong})
+        say_json({"path": str(folder), "ok": not wrong, "wrong": wrong, "mend": mend(folder, wrong) if wrong else ""})
     if wrong:
-        raise StoreError(f"{folder} is damaged: {'; '.join(wrong)}; rebuild it")
+        raise StoreError(f"{folder} is damaged: {'; '.join(wrong)}; {mend(folder, wrong)}")
     if not json:
         say(f"{folder} is whole")
 
@@ -148,4 +153,8 @@ def describe(index: Index, json: bool) -> None:
     shown = ("path", "documents", "vectors", "quarantined", "dimension", "metric", "kind", "embed", "encoder", "corpus")
     for name in shown:
         say(f"{name:12} {about[name]}")
+    say(f"{'segments':12} {len(about['segments'])}, generation {about['generation']}")
+    for name in ("chosen", "recall@10", "latency_ms"):
+        if name in about["measured"]:
+            say(f"{name:12} {about['measured'][name]}")
     say(f"{'size':12} {about['bytes'] / 1e6:.2f} MB")

@@ -30,14 +30,12 @@ AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON for a program i
 
 
 def corpus(text: str) -> Corpus:
-    """A corpus by its spec, or by its folder: BEIR-style if it holds corpus.jsonl, else a folder of images."""
+    """A corpus by its spec, or by its path: a Parquet file, a tar, or a folder of these, of images, or BEIR-style."""
     from morgana.spec import registry
     from morgana.types import SpecError, StoreError
 
-    folder = Path(text)
-    if folder.is_dir():
-        beir = (folder / "corpus.jsonl").exists()
-        made: Corpus = registry()["JSONLines" if beir else "ImageFolder"](root=text)
+    if name := kept_as(Path(text)):
+        made: Corpus = registry()[name](root=text)
         return made
     if not re.match(r"\s*[A-Za-z_]\w*\s*(\(|$)", text):
         raise StoreError(f"there is no corpus folder {text!r}; name a folder, or a corpus such as Atlas(sites=240)")
@@ -45,6 +43,20 @@ def corpus(text: str) -> Corpus:
     if not hasattr(found, "documents"):
         raise SpecError(f"{found!r} is no corpus; `morgana list corpus` shows those there are")
     return found
+
+
+def kept_as(path: Path) -> str | None:
+    """Which corpus reads what is at the path; None if nothing is there."""
+    if path.is_file():
+        return {".parquet": "Parquet", ".tar": "WebDataset", ".gz": "WebDataset"}.get(path.suffix.lower())
+    if not path.is_dir():
+        return None
+    if (path / "corpus.jsonl").exists():
+        return "JSONLines"
+    for pattern, name in (("*.parquet", "Parquet"), ("*.tar*", "WebDataset")):
+        if next(path.glob(pattern), None):
+            return name
+    return "ImageFolder"
 
 
 def kind_of(kind: str, text: str, device: str | None = None, batch_size: int | None = None) -> Any:

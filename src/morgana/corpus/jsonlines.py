@@ -14,6 +14,7 @@ from morgana.files import inside, json_lines, storing, unfit, write_bytes, writi
 from morgana.spec import nearest, part
 from morgana.types import Corpus, Document, Query, StoreError
 
+LARGE = 64 << 20  # bytes of a corpus.jsonl that is better read as a stream
 SOME = 1000  # known ids that an error searches for the nearest one
 
 
@@ -31,6 +32,15 @@ class JSONLines:
 
     def documents(self) -> tuple[Document, ...]:
         return self._documents
+
+    @property
+    def large(self) -> bool:
+        return (self._folder / "corpus.jsonl").stat().st_size > LARGE
+
+    def stream(self) -> Iterator[Document]:
+        """Documents one by one, for a corpus larger than memory; whoever reads them looks for ids that come twice."""
+        path = self._folder / "corpus.jsonl"
+        return (self._document(row, place) for place, row in json_lines(path))
 
     def queries(self) -> tuple[Query, ...]:
         return self._queries

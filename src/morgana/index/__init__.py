@@ -1,6 +1,10 @@
-"""The index: a folder with a manifest, documents, vectors and a FAISS file."""
+"""The index: a folder with a manifest and immutable segments of documents, vectors and search files."""
 
 from morgana.index.builder import build
+from morgana.index.changing import add, delete, upsert
 from morgana.index.index import Index
+from morgana.index.merging import compact, merge
+from morgana.index.ready import from_vectors
+from morgana.index.verifying import verify
 
-__all__ = ["Index", "build"]
+__all__ = ["Index", "add", "build", "compact", "delete", "from_vectors", "merge", "upsert", "verify"]

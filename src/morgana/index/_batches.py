@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
+import json
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from morgana.corpus._stream import Streamed
 from morgana.corpus.images import load
 from morgana.files import unfit
-from morgana.index.kinds import Rows
-from morgana.types import Document, Encoder, Pixels, SpecError, StoreError
+from morgana.index._sieve import Group
+from morgana.index.vectors import Rows, not_unit
+from morgana.types import Corpus, Document, Encoder, Pixels, SpecError, StoreError
 
 EMBED = ("text", "image", "both")
+EXACT = 1e-3  # how far from unit length an encoder's vectors may be
 AHEAD = 2  # batches that are decoded while one is encoded
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some documents, with their images on the way: pixels, or why there are none."""
+    """A group of documents, with their images on the way: pixels, or why there are none."""
 
-    documents: tuple[Document, ...]
+    group: Group
     images: Mapping[int, Future[Pixels | str]]
 
 
@@ -39,27 +41,45 @@ class Made:
     refused: list[tuple[Document, str]] = field(default_factory=list)
 
 
+def documents(source: Corpus | Iterable[Document]) -> Iterable[Document]:
+    """The documents of a corpus, as a stream where it is large."""
+    if isinstance(source, Streamed) and source.large:
+        return source.stream()
+    return source if isinstance(source, Iterable) else source.documents()
+
+
 def sources(document: Document, embed: str) -> tuple[str, ...]:
     """What is embedded: `embed` where the document has it, else what it has; nothing for an empty document."""
     has = tuple(s for s, there in (("text", document.text.strip()), ("image", document.image)) if there)
     return (embed,) if embed in has else has
 
 
-def groups(documents: Iterable[Document], size: int) -> Iterator[tuple[Document, ...]]:
-    rest = iter(documents)
-    while group := tuple(islice(rest, size)):
-        yield group
-
-
-def ahead(groups: Iterable[tuple[Document, ...]], embed: str, pool: ThreadPoolExecutor) -> Iterator[Batch]:
+def ahead(groups: Iterable[Group], embed: str, pool: ThreadPoolExecutor) -> Iterator[Batch]:
     """Batches in order, their images decoded by the pool while earlier batches are worked on."""
     waiting: deque[Batch] = deque()
     for group in groups:
-        wanted = {i: d.image for i, d in enumerate(group) if "image" in sources(d, embed) and not unfit(d.text)}
+        wanted = {i: d.image for i, d in enumerate(group.kept) if "image" in sources(d, embed) and not unkept(d)}
         waiting.append(Batch(group, {i: pool.submit(attempt, path) for i, path in wanted.items() if path}))
         if len(waiting) > AHEAD:
             yield waiting.popleft()
     yield from waiting
+
+
+def unkept(document: Document) -> str | None:
+    """Why a document cannot be stored; None if it can."""
+    if not writable(document.id):
+        return "its id is empty or cannot be written in UTF-8; give it another"
+    if why := unfit(document.text):
+        return why
+    try:
+        described = json.dumps(dict(document.metadata), ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        return f"its metadata cannot be written as JSON: {error}; use strings"
+    return f"metadata: {why}" if (why := unfit(described)) else None
+
+
+def writable(id: object) -> bool:
+    return isinstance(id, str) and bool(id) and not unfit(id)
 
 
 def attempt(path: Path) -> Pixels | str:
@@ -71,34 +91,35 @@ def attempt(path: Path) -> Pixels | str:
 
 def embed(batch: Batch, encoder: Encoder, what: str) -> Made:
     """Encode a batch: its texts in one call, its images in one call a size."""
-    made, texts, images = Made(), {}, {}
+    made, texts, images = Made(), dict[int, Document](), dict[int, Pixels]()
     loaded = {i: future.result() for i, future in batch.images.items()}
-    for i, document in enumerate(batch.documents):
+    for i, document in enumerate(batch.group.kept):
         chosen, pixels = sources(document, what), loaded.get(i)
-        if why := unfit(document.text) or (pixels if isinstance(pixels, str) else None):
+        if why := unkept(document) or (pixels if isinstance(pixels, str) else None):
             made.refused.append((document, why))
         elif not chosen:
             made.refused.append((document, "it has neither text nor image; give it one"))
         else:
             made.kept.append((document, chosen))
             if "text" in chosen:
-                texts[i] = document.text
+                texts[i] = document
             if "image" in chosen and isinstance(pixels, Tensor):
                 images[i] = pixels
-    by_text, by_image = encode_texts(encoder, texts), encode_images(encoder, images)
+    by_text = encode_texts(encoder, texts)
+    by_image = encode_images(encoder, dict(enumerate(batch.group.kept)), images)
     for i in sorted(set(texts) | set(images)):
         made.vectors += [rows[i] for rows in (by_text, by_image) if i in rows]
     return made
 
 
-def encode_texts(encoder: Encoder, texts: Mapping[int, str]) -> dict[int, Rows]:
-    if not texts:
+def encode_texts(encoder: Encoder, documents: Mapping[int, Document]) -> dict[int, Rows]:
+    if not documents:
         return {}
     with torch.no_grad():
-        return numbered(texts, encoder.encode_text(list(texts.values())), encoder)
+        return numbered(documents, encoder.encode_text([d.text for d in documents.values()]), encoder)
 
 
-def encode_images(encoder: Encoder, images: Mapping[int, Pixels]) -> dict[int, Rows]:
+def encode_images(encoder: Encoder, documents: Mapping[int, Document], images: Mapping[int, Pixels]) -> dict[int, Rows]:
     """Images of one size share a call: resizing them here would part them from the way that queries go."""
     by_size: dict[tuple[int, ...], dict[int, Pixels]] = {}
     for i, pixels in images.items():
@@ -106,33 +127,20 @@ def encode_images(encoder: Encoder, images: Mapping[int, Pixels]) -> dict[int, R
     found: dict[int, Rows] = {}
     for same in by_size.values():
         with torch.no_grad():
-            found |= numbered(same, encoder.encode_image(torch.cat(list(same.values()))), encoder)
+            rows = encoder.encode_image(torch.cat(list(same.values())))
+        found |= numbered({i: documents[i] for i in same}, rows, encoder)
     return found
 
 
-def numbered(keys: Iterable[int], rows: Tensor, encoder: Encoder) -> dict[int, Rows]:
-    keys = list(keys)
-    return dict(zip(keys, units(rows, (len(keys), encoder.dimension), encoder), strict=True))
-
-
-def units(rows: Tensor, shape: Sequence[int], encoder: Encoder) -> Rows:
-    """The rows as float32 on the CPU; SpecError unless they have the shape and unit length."""
-    if tuple(rows.shape) != tuple(shape):
-        raise SpecError(
-            f"{encoder!r} gave vectors of shape {tuple(rows.shape)}, not {tuple(shape)}; its dimension is wrong"
-        )
+def numbered(documents: Mapping[int, Document], rows: Tensor, encoder: Encoder) -> dict[int, Rows]:
+    """The rows as float32 on the CPU, by number; SpecError unless they have the shape and unit length."""
+    wanted = (len(documents), encoder.dimension)
+    if tuple(rows.shape) != wanted:
+        raise SpecError(f"{encoder!r} gave vectors of shape {tuple(rows.shape)}, not {wanted}; its dimension is wrong")
     made: Rows = rows.detach().to("cpu", torch.float32).numpy()
-    if why := not_unit(made):
-        raise SpecError(f"{encoder!r} gave vectors that {why}; check its weights, and that it normalises")
-    return made
-
-
-def not_unit(rows: Rows) -> str | None:
-    """Why rows are no unit vectors (NaN, infinite, other lengths); None if they are."""
-    lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows))
-    if not np.isfinite(lengths).all():
-        return f"hold NaN or infinity, first in row {int(np.flatnonzero(~np.isfinite(lengths))[0])}"
-    off = np.flatnonzero(np.abs(lengths - 1) > 1e-3)
-    return (
-        f"are not of unit length, first row {int(off[0])} of length {float(lengths[off[0]]):.4g}" if len(off) else None
-    )
+    if bad := not_unit(made, EXACT):
+        document = list(documents.values())[bad[0]]
+        raise SpecError(
+            f"{encoder!r} gave a vector for {document.id!r} that {bad[1]}; check its weights, and that it normalises"
+        )
+    return dict(zip(documents, made, strict=True))

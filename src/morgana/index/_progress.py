@@ -49,9 +49,9 @@ def lines(console: object, title: str, total: int | None, done: int) -> Iterator
 
     def tell() -> None:
         rate = (count - done) / max(time.monotonic() - started, 1e-9)
-        console.print(
-            f"{title}: {count}{'' if total is None else f' of {total}'}, {rate:.0f} a second", highlight=False
-        )
+        of = "" if total is None else f" of {total}"
+        left = f", {duration((total - count) / rate)} left" if total and rate and count < total else ""
+        console.print(f"{title}: {count}{of}, {rate:.0f} a second{left}", highlight=False)
 
     def advance(more: int) -> None:
         nonlocal count, last
@@ -62,3 +62,13 @@ def lines(console: object, title: str, total: int | None, done: int) -> Iterator
 
     yield advance
     tell()
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds.
+
+    >>> duration(3725)
+    '1:02:05'
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"

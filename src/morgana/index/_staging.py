@@ -7,24 +7,20 @@ is the same.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
-
-from morgana.files import json_lines, storing, write_bytes
-from morgana.index import shelf
+from morgana.files import json_lines, storing
+from morgana.index import _disk, shelf
 from morgana.index._batches import Made
-from morgana.index.kinds import Rows
-from morgana.types import Document, StoreError
+from morgana.index.vectors import Stored, half
+from morgana.types import Document
 
-GROWING = ("documents.jsonl", "vectors.raw", "quarantine.jsonl")
+GROWING = ("documents.jsonl", "vectors.raw", "quarantine.jsonl", "aliases.jsonl")
 START: Mapping[str, Any] = {
     "key": {},
     "bytes": dict.fromkeys(GROWING, 0),
@@ -34,20 +30,6 @@ START: Mapping[str, Any] = {
     "documents": 0,
     "quarantined": 0,
 }
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """The folder, made if need be, to one process alone; the system frees it when that process dies."""
-    with storing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "lock").open("ab")
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StoreError(f"another process is building in {folder}; wait for it, or stop it") from None
-        yield
 
 
 class Staging:
@@ -87,15 +69,18 @@ class Staging:
                 with suppress(OSError):  # what no longer fits, the state does not count
                     file.close()
 
-    def add(self, made: Made, digest: str) -> None:
+    def add(self, made: Made, aliases: Sequence[tuple[str, str]], digest: str) -> None:
         """One batch more, counted at the next checkpoint."""
+        _disk.step("add to the stage")
         with storing(self.folder):
             for document, sources in made.kept:
                 self.files["documents.jsonl"].write(line(plain(document) | {"sources": sources}))
             for vector in made.vectors:
-                self.files["vectors.raw"].write(np.ascontiguousarray(vector, dtype="<f4").tobytes())
+                self.files["vectors.raw"].write(half(vector).tobytes())
             for document, reason in made.refused:
                 self.files["quarantine.jsonl"].write(line({"id": document.id, "reason": reason}))
+            for id, first in aliases:
+                self.files["aliases.jsonl"].write(line({"id": id, "of": first}))
         self.state = self.state | {
             "key": self.key,
             "bytes": {name: file.tell() for name, file in self.files.items()},
@@ -110,19 +95,28 @@ class Staging:
         with storing(self.folder):
             for file in self.files.values():
                 file.flush()
+                _disk.step("sync the stage")
                 os.fsync(file.fileno())
-        write_bytes(self.folder / "state.json", json.dumps(self.state).encode())
+        _disk.replace(self.folder / "state.json", json.dumps(self.state).encode())
 
     def rows(self) -> Iterator[tuple[Document, tuple[str, ...]]]:
         for _, row in json_lines(self.folder / "documents.jsonl"):
-            yield shelf.document(row["id"], row["text"], row["image"], row["metadata"]), tuple(row["sources"])
+            yield (
+                shelf.document(row["id"], row["text"], row["image"], json.loads(row["metadata"])),
+                tuple(row["sources"]),
+            )
 
-    def vectors(self, dimension: int) -> Rows:
-        mapped: Rows = np.memmap(self.folder / "vectors.raw", dtype="<f4", mode="r").reshape(-1, dimension)
-        return mapped
+    def vectors(self, dimension: int) -> Stored:
+        return Stored(self.folder / "vectors.raw", self.state["vectors"], dimension, 0)
+
+    def refused(self) -> Iterator[tuple[str, str]]:
+        return ((row["id"], row["reason"]) for _, row in json_lines(self.folder / "quarantine.jsonl"))
+
+    def aliases(self) -> Iterator[tuple[str, str]]:
+        return ((row["id"], row["of"]) for _, row in json_lines(self.folder / "aliases.jsonl"))
 
     def clear(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+        _disk.remove(self.folder)
 
 
 def plain(document: Document) -> dict[str, Any]:

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 import time
 from collections.abc import Collection, Iterable, Iterator, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
-import numpy as np
-
-from morgana.files import storing, write_bytes
-from morgana.index import _batches, manifest, shelf
+from morgana.index import _batches, _disk, manifest, shelf
 from morgana.index._progress import progress
-from morgana.index._staging import Staging, locked
+from morgana.index._publish import About, check_place, publish
+from morgana.index._sieve import Group, Sieve
+from morgana.index._staging import Staging
+from morgana.index._writer import SegmentWriter
 from morgana.index.index import Index
-from morgana.index.kinds import Flat, Kind
+from morgana.index.kinds._base import Kind
+from morgana.index.kinds.flat import Flat
 from morgana.types import Corpus, Document, Encoder, SpecError, StoreError
+
+FIRST = "000001"  # the segment of a build
 
 
 def build(
@@ -33,6 +35,7 @@ def build(
     workers: int = 4,
     resume: bool = True,
     overwrite: bool = False,
+    fold: bool = False,
     progress: bool = True,
     seconds: float = 2.0,
 ) -> Index:
@@ -40,13 +43,15 @@ def build(
 
     `embed` says what of a document with both is embedded: `text`, `image`, or `both` (two vectors, searched by the
     better one); a document with one of them is embedded by that. Images are decoded by `workers` threads while the
-    encoder works. Documents that cannot be embedded are listed in `quarantine.jsonl` with the reason. A checkpoint is
+    encoder works. Documents that cannot be embedded are listed in the quarantine with the reason. With `fold`,
+    documents of equal text and image bytes become one, the first, and the others' ids lead to it. A checkpoint is
     made every `seconds`; a killed build continues when it is called again the same way, and ends in the same bytes.
     Raises StoreError for an empty corpus, an id that comes twice, a folder in the way, no space left.
     """
-    plan = Plan(source, encoder, Path(path), kind or Flat(), embed, batch_size)
-    plan.check(overwrite)
-    with locked(manifest.staging(plan.path)):
+    plan = Plan(source, encoder, Path(path), kind or Flat(), embed, batch_size, fold)
+    plan.check()
+    check_place(plan.path, overwrite)
+    with _disk.locked(manifest.staging(plan.path), "is building in"):
         stage = Staging(manifest.staging(plan.path), plan.key)
         if not resume:
             stage.forget()
@@ -55,7 +60,7 @@ def build(
         except Changed:
             stage.forget()
             encode(plan, stage, workers, progress, seconds)
-        publish(assemble(plan, stage), plan.path)
+        assemble(plan, stage)
         stage.clear()
     return Index.open(plan.path, encoder)
 
@@ -74,20 +79,13 @@ class Plan:
     kind: Kind
     embed: str
     batch_size: int
+    fold: bool
 
-    def check(self, overwrite: bool) -> None:
+    def check(self) -> None:
         if self.embed not in _batches.EMBED:
             raise SpecError(f"embed={self.embed!r}; choose one of {', '.join(_batches.EMBED)}")
         if self.batch_size < 1:
             raise SpecError(f"batch_size={self.batch_size}; it must be at least 1")
-        old = aside(self.path)
-        if old.is_dir() and not self.path.exists():  # killed between two renames
-            old.rename(self.path)
-        if (self.path / manifest.NAME).is_file():
-            if not overwrite:
-                raise StoreError(f"{self.path} holds an index; replace it with --overwrite, or choose another folder")
-        elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            raise StoreError(f"{self.path} is in the way and is not an index; choose another folder")
 
     @property
     def key(self) -> dict[str, object]:
@@ -98,11 +96,16 @@ class Plan:
             "dimension": self.encoder.dimension,
             "embed": self.embed,
             "batch_size": self.batch_size,
+            "fold": self.fold,
         }
 
     @property
     def documents(self) -> Iterable[Document]:
-        return self.source if isinstance(self.source, Iterable) else self.source.documents()
+        return _batches.documents(self.source)
+
+    @property
+    def about(self) -> About:
+        return About(repr(self.kind), self.encoder, self.embed, self.corpus)
 
     @property
     def corpus(self) -> str:
@@ -113,8 +116,9 @@ class Plan:
 def encode(plan: Plan, stage: Staging, workers: int, shown: bool, seconds: float) -> None:
     """Every batch that the stage does not have yet."""
     documents = plan.documents
-    groups = distinct(_batches.groups(documents, plan.batch_size), plan.corpus)
-    digest, skipped = skip(groups, stage, restartable=isinstance(documents, Collection))
+    groups = iter(Sieve(documents, plan.batch_size, fold=plan.fold, name=plan.corpus))
+    restartable = isinstance(documents, Collection) or documents is not plan.source
+    digest, skipped = skip(groups, stage, restartable=restartable)
     total = len(documents) if isinstance(documents, Sized) else None
     last = time.monotonic()
     with (
@@ -124,9 +128,9 @@ def encode(plan: Plan, stage: Staging, workers: int, shown: bool, seconds: float
     ):
         try:
             for batch in _batches.ahead(groups, plan.embed, pool):
-                digest = chain(digest, batch.documents)
-                stage.add(_batches.embed(batch, plan.encoder, plan.embed), digest)
-                advance(len(batch.documents))
+                digest = chain(digest, batch.group.every)
+                stage.add(_batches.embed(batch, plan.encoder, plan.embed), batch.group.aliases, digest)
+                advance(len(batch.group.every))
                 if time.monotonic() - last >= seconds:
                     stage.checkpoint()
                     last = time.monotonic()
@@ -135,12 +139,11 @@ def encode(plan: Plan, stage: Staging, workers: int, shown: bool, seconds: float
             stage.checkpoint()
 
 
-def skip(groups: Iterator[tuple[Document, ...]], stage: Staging, *, restartable: bool) -> tuple[str, int]:
+def skip(groups: Iterator[Group], stage: Staging, *, restartable: bool) -> tuple[str, int]:
     """Pass over the batches of the stage: their digest and how many documents they had; Changed if they differ."""
     digest, count = "", 0
-    for _ in range(stage.state["batches"]):
-        group = next(groups, ())
-        digest, count = chain(digest, group), count + len(group)
+    for group in islice(groups, stage.state["batches"]):
+        digest, count = chain(digest, group.every), count + len(group.every)
     if digest != stage.state["digest"]:
         if restartable:
             raise Changed
@@ -148,24 +151,12 @@ def skip(groups: Iterator[tuple[Document, ...]], stage: Staging, *, restartable:
     return digest, count
 
 
-def distinct(groups: Iterable[tuple[Document, ...]], corpus: str) -> Iterator[tuple[Document, ...]]:
-    """The groups, as long as no id comes twice."""
-    seen: set[str] = set()
-    for group in groups:
-        for document in group:
-            if document.id in seen:
-                raise StoreError(
-                    f"{corpus or 'the corpus'} has two documents {document.id!r}; give each an id of its own"
-                )
-            seen.add(document.id)
-        yield group
-
-
 def chain(digest: str, group: Iterable[Document]) -> str:
     """A digest of all documents so far and of their images' sizes and times."""
     made = hashlib.sha256(digest.encode())
     for document in group:
-        made.update(repr((shelf.columns(document), stamp(document.image))).encode("utf-8", "surrogatepass"))
+        row = (document.id, document.text, str(document.image), sorted(map(str, document.metadata.items())))
+        made.update(repr((row, stamp(document.image))).encode("utf-8", "surrogatepass"))
     return made.hexdigest()
 
 
@@ -177,64 +168,32 @@ def stamp(image: Path | None) -> tuple[int, int] | None:
     return (found.st_size, found.st_mtime_ns) if found else None
 
 
-def assemble(plan: Plan, stage: Staging) -> Path:
-    """A complete index folder inside the stage."""
-    state, folder = stage.state, stage.folder / "final"
-    if not state["vectors"]:
-        reasons = (stage.folder / "quarantine.jsonl").read_text().split("\n")[0]
-        why = (
-            f"all {state['quarantined']} documents were refused, the first: {reasons}"
-            if reasons
-            else "it has no documents"
-        )
+def assemble(plan: Plan, stage: Staging) -> None:
+    """Make the segment inside the stage, and give it to the index folder."""
+    if not stage.state["vectors"]:
+        refused = next(stage.refused(), None)
+        many = stage.state["quarantined"]
         stage.clear()
+        why = (
+            f"all {many} documents were refused, the first: {': '.join(refused)}" if refused else "it has no documents"
+        )
         raise StoreError(f"nothing of {plan.corpus or 'the corpus'} can be indexed: {why}")
-    with storing(folder):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        vectors = stage.vectors(plan.encoder.dimension)
-        np.save(folder / "vectors.npy", vectors)
-        write_bytes(folder / "quarantine.jsonl", (stage.folder / "quarantine.jsonl").read_bytes())
-    plan.kind.write(vectors, folder / "vectors.faiss")
-    shelf.write(folder / "documents.sqlite", stage.rows())
-    manifest.Manifest(
-        kind=repr(plan.kind),
-        encoder=repr(plan.encoder),
-        fingerprint=plan.encoder.fingerprint,
-        image_size=plan.encoder.image_size,
-        dimension=plan.encoder.dimension,
-        metric="cosine",
-        embed=plan.embed,
-        corpus=plan.corpus,
-        documents=state["documents"],
-        vectors=state["vectors"],
-        quarantined=state["quarantined"],
-        files=manifest.describe(folder),
-    ).write(folder)
-    return folder
+    final = stage.folder / "final"
+    _disk.remove(final)
+    with SegmentWriter(final / "segments" / FIRST, plan.encoder.dimension) as writer:
+        rows = iter(stage.rows())
+        for vectors in pieces(stage, plan.encoder.dimension, rows):
+            writer.add(*vectors)
+        for id, reason in stage.refused():
+            writer.refuse(id, reason)
+        entry, measured = writer.finish(plan.kind, stage.aliases())
+    publish(final, plan.path, plan.about, entry, measured)
 
 
-def publish(folder: Path, path: Path) -> None:
-    """Give the finished folder its name; an index that was there is kept aside until then."""
-    with storing(path):
-        for file in [*folder.iterdir(), folder]:
-            sync(file)
-        old = aside(path)
-        shutil.rmtree(old, ignore_errors=True)
-        if (path / manifest.NAME).is_file():
-            path.rename(old)
-        folder.rename(path)
-        sync(path.parent)
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def aside(path: Path) -> Path:
-    return path.parent / f".{path.name}.old"
+def pieces(stage: Staging, dimension: int, rows: Iterator[shelf.Embedded]) -> Iterator[shelf.Piece]:
+    """The staged documents with their vectors, some thousand at a time."""
+    vectors = stage.vectors(dimension)
+    with vectors.path.open("rb") as file:
+        while some := list(islice(rows, 4096)):
+            count = sum(len(sources) for _, sources in some)
+            yield some, vectors.read(file, count)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,51 +13,52 @@ import torch
 from torch import Tensor
 
 from morgana.index import manifest as manifests
-from morgana.index._batches import not_unit
-from morgana.index.kinds import CHUNK, Rows, Searcher
+from morgana.index import verifying
 from morgana.index.manifest import Manifest
-from morgana.index.ranking import rank
-from morgana.index.shelf import Shelf
-from morgana.spec import components, nearest, parse
+from morgana.index.ranking import Stack
+from morgana.index.segment import Segment
+from morgana.index.vectors import CHUNK, Rows, not_unit
+from morgana.spec import nearest, parse
 from morgana.types import Document, Embeddings, Encoder, Hit, Hits, SpecError, StoreError
 
-CHECKED = 256 << 20  # bytes of vectors that opening looks through; `verify` looks through any number
+CHECKED = 32 << 20  # bytes of vectors that opening looks through; `verify` looks through any number
+TRIES = 20  # how often opening begins again because a writer changed the index meanwhile
 
 
 class Embedded(NamedTuple):
     """Every vector of an index with its document's id; a document embedded twice is there twice."""
 
     ids: tuple[str, ...]
-    vectors: Tensor  # (N, D) float32, unit rows, in order of insertion
+    vectors: Tensor  # (N, D) float32, of unit length to within the rounding of float16, in order of insertion
 
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """Documents and their vectors. Open it with `Index.open`; it never changes while it is open."""
+    """Documents and their vectors. Open it with `Index.open`; what it shows never changes while it is open."""
 
     path: Path
     manifest: Manifest
+    segments: tuple[Segment, ...] = field(repr=False)
 
     @classmethod
-    def open(cls, path: Path | str, encoder: Encoder | None = None) -> Index:
-        """Check the folder and open it.
+    def open(cls, path: Path | str, encoder: Encoder | None = None, *, device: str = "cpu") -> Index:
+        """Check the folder and open it as it is now; changes made later are seen by whoever opens it later.
 
-        Raises StoreError, saying what to do, for no index or half of one, a newer format, files that were changed,
+        `device="cuda"` searches on a GPU where FAISS was built for it, on the CPU otherwise, with the same results.
+        Raises StoreError, saying what to do, for no index or half of one, another format, files that were changed,
         vectors that are no unit vectors, and an encoder whose weights are not those that built it.
         """
         path = Path(path)
-        found = manifests.read(path)
-        if wrong := manifests.check_files(path, found, every=False):
-            raise StoreError(
-                f"{path} is damaged: {wrong[0]}; restore it, or rebuild it: {found.rebuild(path)} --overwrite"
-            )
-        if encoder is not None:
-            manifests.check_encoder(path, found, encoder)
-        index = cls(path, found)
-        index._shelf.ask("SELECT 1 FROM documents LIMIT 1")
-        if index._vectors.nbytes <= CHECKED:
-            index._check_vectors()
-        return index
+        for _ in range(TRIES):
+            found = manifests.read(path)
+            if encoder is not None:
+                manifests.check_encoder(path, found, encoder)
+            try:
+                return cls(path, found, opened(path, found, device))
+            except (StoreError, OSError) as error:
+                if manifests.read(path) == found:  # not a change that came between
+                    raise blamed(path, found, error) from error
+        raise StoreError(f"{path} changes faster than it can be opened; try again")
 
     def search(self, vectors: Embeddings, k: int) -> list[Hits]:
         """The k best documents for each row of `vectors` (B, D), best first: cosine, ties in order of insertion.
@@ -67,31 +68,58 @@ class Index:
         if k < 1:
             raise SpecError(f"k={k}; ask for at least 1 document")
         queries = self._queries(vectors)
-        each = 2 if self.manifest.vectors > self.manifest.documents else 1
         k = min(k, self.manifest.documents)
-        found = rank(self._searcher, self._vectors, self._shelf.owners, queries, k, each)
-        documents = self._shelf.documents(position for ranked in found for position, _ in ranked)
+        if not k or not len(queries):
+            return [() for _ in queries]
+        each = 2 if any(s.about.vectors > s.about.documents for s in self.segments) else 1
+        found = self._stack.rank(queries, k, each)
+        documents = self._stack.documents([position for ranked in found for position, _ in ranked])
         return [tuple(Hit(documents[position], score) for position, score in ranked) for ranked in found]
 
     def document(self, id: str) -> Document:
         """The document of this id; StoreError with the nearest id if there is none."""
-        return self._shelf.documents((position := self._position(id),))[position]
+        return self._stack.documents([position := self._positions([id])[0]])[position]
+
+    def stream(self) -> Iterator[Document]:
+        """Every document, in order of insertion, a few in memory at a time."""
+        for segment in self.segments:
+            for document, alive in zip(segment.shelf.all(), segment.alive(), strict=True):
+                if alive:
+                    yield document
 
     def documents(self) -> tuple[Document, ...]:
         """Every document, in order of insertion."""
-        found = self._shelf.documents(range(self.manifest.documents))
-        return tuple(found[position] for position in range(self.manifest.documents))
+        return tuple(self.stream())
 
     def vectors(self, ids: Sequence[str]) -> Tensor:
         """One vector a document, (len(ids), D); of a document embedded twice, its text's."""
-        first = np.searchsorted(self._shelf.owners, [self._position(id) for id in ids])
-        return torch.from_numpy(np.array(self._vectors[first]).reshape(-1, self.manifest.dimension))
+        rows = np.empty(len(ids), dtype=np.int64)
+        positions = np.array(self._positions(ids), dtype=np.int64)
+        for number, here in self._stack.split(positions, self._stack.first_document):
+            local = (positions[here] - self._stack.first_document[number]).astype(np.int32)
+            rows[here] = np.searchsorted(self.segments[number].owners, local) + self._stack.first_row[number]
+        return torch.from_numpy(self._stack.take(rows))
 
     @property
     def embeddings(self) -> Embedded:
         """A copy of all vectors, with their documents' ids."""
-        ids = self._shelf.ids
-        return Embedded(tuple(ids[p] for p in self._shelf.owners), torch.from_numpy(np.array(self._vectors)))
+        ids: list[str] = []
+        rows = [np.empty((0, self.manifest.dimension), dtype=np.float32)]
+        for segment in self.segments:
+            alive, names = segment.alive()[segment.owners], list(segment.shelf.ids())
+            ids += [names[p] for p in segment.owners[alive]]
+            rows.append(segment.vectors[alive].astype(np.float32))
+        return Embedded(tuple(ids), torch.from_numpy(np.concatenate(rows)))
+
+    @property
+    def aliases(self) -> Mapping[str, str]:
+        """Ids whose documents were folded into another of the same content, with that one's id."""
+        found: dict[str, str] = {}
+        for segment in self.segments:
+            alive, others = segment.alive(), list(segment.shelf.aliases())
+            documents = segment.shelf.documents(position for _, position in others)
+            found |= {id: documents[position].id for id, position in others if alive[position]}
+        return found
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -102,35 +130,39 @@ class Index:
 
     def info(self) -> dict[str, Any]:
         """The manifest, the path and the bytes on disk, as JSON can hold them."""
-        return {
-            "path": str(self.path),
-            **asdict(self.manifest),
-            "bytes": sum(f["bytes"] for f in self.manifest.files.values()),
-        }
+        size = sum(f["bytes"] for s in self.segments for f in s.about.files.values())
+        about = asdict(self.manifest) | {"segments": [asdict(entry) for entry in self.manifest.segments]}
+        return {"path": str(self.path), **about, "bytes": size}
 
     def quarantine(self) -> tuple[tuple[str, str], ...]:
         """Ids of the documents that were refused, with the reason."""
-        from morgana.files import json_lines
-
-        return tuple((row["id"], row["reason"]) for _, row in json_lines(self.path / "quarantine.jsonl"))
+        return tuple(row for segment in self.segments for row in segment.quarantine())
 
     def verify(self) -> list[str]:
-        """What is wrong with the folder, checking every byte and the agreement of its files; empty if nothing is."""
-        wrong = manifests.check_files(self.path, self.manifest, every=True)
-        if wrong:
-            return wrong
-        try:
-            self._check_vectors()
-        except StoreError as error:
-            wrong.append(str(error))
-        held = {
-            "documents.sqlite": (len(self._shelf.ids), self.manifest.documents),
-            "the vectors table": (len(self._shelf.owners), self.manifest.vectors),
-            "vectors.faiss": (self._searcher.size, (self.manifest.vectors, self.manifest.dimension)),
-        }
-        return wrong + [
-            f"{name} holds {has}, the manifest says {says}" for name, (has, says) in held.items() if has != says
-        ]
+        """What is wrong with the folder as it is now, every byte checked; empty if nothing is."""
+        return verifying.verify(self.path)
+
+    def locate(self, ids: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """(segment number, position in it) of those ids that can be found; aliases too."""
+        found: dict[str, tuple[int, int]] = {}
+        for number, segment in enumerate(self.segments):
+            for id, position in segment.shelf.positions(ids).items():
+                if segment.dead is None or not segment.dead[position]:
+                    found[id] = (number, position)
+        return found
+
+    def unknown(self, id: str) -> str:
+        """What to say of an id that is not there."""
+        near = [name for segment in self.segments for name in segment.shelf.around(id)]
+        known = self.locate(near)
+        return f"{self.path} holds no document {id!r}{nearest(id, [name for name in near if name in known])}"
+
+    def _positions(self, ids: Sequence[str]) -> list[int]:
+        found = self.locate(ids)
+        for id in ids:
+            if id not in found:
+                raise StoreError(self.unknown(id))
+        return [int(self._stack.first_document[number]) + position for number, position in map(found.get, ids)]  # type: ignore[misc]
 
     def _queries(self, vectors: Embeddings) -> Rows:
         if vectors.ndim != 2 or vectors.shape[1] != self.manifest.dimension:
@@ -143,44 +175,30 @@ class Index:
         scaled: Rows = rows / lengths
         return scaled
 
-    def _position(self, id: str) -> int:
-        position = self._shelf.position(id)
-        if position is None:
-            raise StoreError(f"{self.path} holds no document {id!r}{nearest(id, list(self._shelf.ids))}")
-        return position
-
-    def _check_vectors(self) -> None:
-        for start in range(0, len(self._vectors), CHUNK):
-            if why := not_unit(np.asarray(self._vectors[start : start + CHUNK])):
-                again = self.manifest.rebuild(self.path)
-                raise StoreError(
-                    f"{self.path}/vectors.npy: its vectors from row {start} on {why}; rebuild it: {again} --overwrite"
-                )
-
     @cached_property
-    def _shelf(self) -> Shelf:
-        return Shelf(self.path / "documents.sqlite")
+    def _stack(self) -> Stack:
+        return Stack(self.segments, self.manifest.dimension)
 
-    @cached_property
-    def _vectors(self) -> Rows:
-        file = self.path / "vectors.npy"
-        try:
-            rows: Rows = np.load(file, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise StoreError(f"{file} is not an array: {error}; rebuild the index") from error
-        wanted = (self.manifest.vectors, self.manifest.dimension)
-        if rows.shape != wanted or rows.dtype != np.float32:
-            raise StoreError(
-                f"{file} holds {rows.dtype} of shape {rows.shape}, not float32 {wanted}; rebuild the index"
-            )
-        return rows
 
-    @cached_property
-    def _searcher(self) -> Searcher:
-        kind: Any = parse(self.manifest.kind)
-        if not isinstance(kind, components("index")):
-            raise StoreError(
-                f"{self.path} names the kind {self.manifest.kind!r}, which is no kind of index; rebuild it"
-            )
-        searcher: Searcher = kind.read(self.path / "vectors.faiss")
-        return searcher
+def opened(path: Path, found: Manifest, device: str) -> tuple[Segment, ...]:
+    """Every segment, and a look through the vectors where they are few."""
+    segments = tuple(Segment(path, entry, found.dimension, device) for entry in found.segments)
+    if sum(s.vectors.nbytes for s in segments) <= CHECKED:
+        for segment in segments:
+            for start in range(0, len(segment.vectors), CHUNK):
+                if bad := not_unit(np.asarray(segment.vectors[start : start + CHUNK])):
+                    raise StoreError(f"segments/{segment.entry.name}/vectors.npy: row {start + bad[0]} {bad[1]}")
+    totals = (
+        sum(e.documents - e.deleted for e in found.segments),
+        sum(e.vectors - e.deleted_vectors for e in found.segments),
+    )
+    if totals != (found.documents, found.vectors):
+        raise StoreError("manifest.json counts other documents or vectors than its segments hold")
+    return segments
+
+
+def blamed(path: Path, found: Manifest, error: Exception) -> StoreError:
+    again = f"{found.rebuild(path)} --overwrite"
+    return StoreError(
+        f"{path} is damaged: {error}; `morgana index verify` says more; restore it, or rebuild it: {again}"
+    )

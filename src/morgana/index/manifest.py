@@ -1,22 +1,42 @@
-"""The manifest of an index folder: what built it, what it holds, and the checksums that prove it."""
+"""The manifest of an index folder: what built it, which segments it holds, and the checksum that proves it.
+
+It is the only file that changes. Writing it is the moment at which a change happens.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from morgana.files import sha256, write_bytes
+from morgana.index import _disk
 from morgana.types import Encoder, StoreError
 
-FORMAT = 1
+FORMAT = 2
 NAME = "manifest.json"
-FILES = ("documents.sqlite", "vectors.npy", "vectors.faiss", "quarantine.jsonl")
-SMALL = 4 << 20  # bytes; larger files have their checksum compared by `verify` only
+SEGMENT = re.compile(r"[0-9]{6,12}")  # the generation that wrote it
+TOMBSTONES = re.compile(r"[0-9]{6,12}-[0-9]{6,12}\.npy")  # segment, generation
+LONGEST = 64 << 20  # bytes of a manifest
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One segment in a manifest, and which of its documents are deleted."""
+
+    name: str
+    documents: int  # in the segment, deleted ones included
+    vectors: int
+    quarantined: int
+    sha256: str  # of its segment.json, which holds the checksums of its files
+    deleted: int = 0  # documents
+    deleted_vectors: int = 0
+    tombstones: str = ""  # the file below tombstones/ that lists them; empty: none
+    tombstones_sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -31,20 +51,29 @@ class Manifest:
     metric: str  # always "cosine"
     embed: str  # what of a document is embedded: text, image or both
     corpus: str  # repr of the corpus; empty if the documents came from elsewhere
-    documents: int
+    documents: int  # that can be found
     vectors: int
     quarantined: int
-    files: Mapping[str, Mapping[str, Any]]  # name -> {"bytes", "sha256"}
+    generation: int  # counts changes, from 1
+    segments: tuple[Entry, ...]
+    measured: Mapping[str, Any] = field(default_factory=dict)  # what Auto measured
     format: int = FORMAT
 
-    def write(self, folder: Path) -> None:
+    def commit(self, folder: Path) -> None:
+        """Make this the folder's manifest: before, the old index is there; after, the new."""
         content = asdict(self)
+        content["segments"] = [asdict(entry) for entry in self.segments]
         content["checksum"] = checksum(content)
-        write_bytes(folder / NAME, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+        _disk.replace(folder / NAME, encode(content))
 
     def rebuild(self, path: Path) -> str:
         """The command that builds the index again."""
         return rebuild(self.encoder, path, self.corpus)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The names below `segments/` and `tombstones/` that belong to the index."""
+        return (*(e.name for e in self.segments), *(e.tombstones for e in self.segments if e.tombstones))
 
 
 def rebuild(encoder: str, path: Path, corpus: str = "") -> str:
@@ -57,37 +86,78 @@ def checksum(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
-def describe(folder: Path) -> dict[str, dict[str, Any]]:
-    """Size and checksum of each file of an index."""
-    return {name: {"bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)} for name in FILES}
-
-
 def read(folder: Path) -> Manifest:
-    """The manifest of the index `folder`; StoreError when there is none, it is newer, or it was changed."""
+    """The manifest of the index `folder`; StoreError when there is none, it is newer or older, or it was changed."""
     path = folder / NAME
     if not folder.is_dir():
         raise StoreError(f"there is no index at {folder}{unfinished(folder)}")
-    if not path.is_file():
+    size = _disk.regular(path)
+    if size is None or path.is_symlink():
         raise StoreError(f"{folder} is not an index, or half of one: it has no {NAME}{unfinished(folder)}")
+    if size > LONGEST:
+        raise StoreError(f"{path} has {size} bytes, at most {LONGEST} are read; rebuild the index")
     try:
-        content = json.loads(path.read_bytes())
+        data = path.read_bytes()
+        content = json.loads(data)
+        same = data == encode(content)
     except (OSError, ValueError, RecursionError) as error:
-        raise StoreError(f"{path} cannot be read: {error}; rebuild the index") from None
-    if not isinstance(content, dict) or not isinstance(content.get("format"), int):
-        raise StoreError(f"{path} is not the manifest of an index; rebuild the index")
-    if content["format"] > FORMAT:
-        newer = f"{folder} has format {content['format']}, this Morgana reads up to {FORMAT}"
-        raise StoreError(f"{newer}; upgrade Morgana, or rebuild the index")
-    if content.pop("checksum", None) != checksum(content) or not fits(content):
+        raise StoreError(f"{path} cannot be read: {str(error)[:200]}; restore it, or rebuild the index") from None
+    found = understood(content, folder)
+    if not same:  # spaces too
         raise StoreError(f"{path} was changed after it was written; restore it, or rebuild the index")
-    return Manifest(**content)
+    return found
 
 
-def fits(content: Mapping[str, Any]) -> bool:
-    """Every field is there, of its type."""
-    kinds = {"int": int, "str": str}
-    wanted = {f.name: kinds.get(str(f.type), dict) for f in fields(Manifest)}
-    return set(content) == set(wanted) and all(isinstance(content[name], kind) for name, kind in wanted.items())
+def encode(content: object) -> bytes:
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def understood(content: object, folder: Path) -> Manifest:
+    """The manifest that a JSON value spells; StoreError if it spells none, or one that was changed."""
+    path = folder / NAME
+    if not isinstance(content, dict) or type(content.get("format")) is not int:
+        raise StoreError(f"{path} is not the manifest of an index; rebuild the index")
+    if content["format"] != FORMAT:
+        other = f"{folder} has format {str(content['format'])[:20]}, this Morgana reads format {FORMAT}"
+        newer = content["format"] > FORMAT
+        raise StoreError(f"{other}; {'upgrade Morgana, or rebuild' if newer else 'rebuild'} the index")
+    if content.pop("checksum", None) != checksum(content):
+        raise StoreError(f"{path} was changed after it was written; restore it, or rebuild the index")
+    if why := misshapen(content):
+        raise StoreError(f"{path} is not the manifest of an index: {why}; rebuild the index")
+    return Manifest(**content | {"segments": tuple(Entry(**entry) for entry in content["segments"])})
+
+
+TYPES: Mapping[str, type] = {"int": int, "str": str, "Mapping[str, Any]": dict, "tuple[Entry, ...]": list}
+
+
+def misshapen(content: Mapping[str, Any]) -> str | None:
+    """Which field is missing, too many, of another type, below zero, or names what is outside; None if none is."""
+    if why := unlike(content, Manifest):
+        return why
+    for entry in content["segments"]:
+        if not isinstance(entry, dict):
+            return "a segment is no object"
+        if why := unlike(entry, Entry):
+            return f"a segment's {why}"
+        if not SEGMENT.fullmatch(entry["name"]) or (
+            entry["tombstones"] and not TOMBSTONES.fullmatch(entry["tombstones"])
+        ):
+            return "it names a file that no index has"
+        if entry["deleted"] > entry["documents"] or entry["deleted_vectors"] > entry["vectors"]:
+            return "more is deleted than was there"
+    names = [entry["name"] for entry in content["segments"]]
+    return "it names a segment twice" if len(set(names)) < len(names) else None
+
+
+def unlike(content: Mapping[str, Any], cls: type[Any]) -> str | None:
+    wanted = {f.name: TYPES[str(f.type)] for f in fields(cls)}
+    if set(content) != set(wanted):
+        return f"fields are not {', '.join(wanted)}"
+    for name, kind in wanted.items():
+        if type(content[name]) is not kind or (kind is int and content[name] < 0):
+            return f"{name} is {str(content[name])[:40]!r}"
+    return None
 
 
 def unfinished(folder: Path) -> str:
@@ -100,20 +170,6 @@ def unfinished(folder: Path) -> str:
 def staging(folder: Path) -> Path:
     """Where a build works until it is done."""
     return folder.parent / f".{folder.name}.building"
-
-
-def check_files(folder: Path, manifest: Manifest, *, every: bool) -> list[str]:
-    """What is wrong with the files: missing, of another size, or with another checksum (large files if `every`)."""
-    wrong = []
-    for name in FILES:
-        path, noted = folder / name, manifest.files.get(name, {})
-        if not path.is_file():
-            wrong.append(f"{name} is missing")
-        elif path.stat().st_size != noted.get("bytes"):
-            wrong.append(f"{name} has {path.stat().st_size} bytes, the manifest says {noted.get('bytes')}")
-        elif (every or path.stat().st_size <= SMALL) and sha256(path) != noted.get("sha256"):
-            wrong.append(f"{name} was changed after it was written")
-    return wrong
 
 
 def check_encoder(path: Path, manifest: Manifest, encoder: Encoder) -> None:

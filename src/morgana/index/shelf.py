@@ -1,4 +1,4 @@
-"""The documents of an index, in SQLite, and which document each vector belongs to."""
+"""The documents of a segment, in SQLite."""
 
 from __future__ import annotations
 
@@ -6,43 +6,78 @@ import json
 import os
 import sqlite3
 import weakref
-from collections.abc import Iterable, Sequence
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
-
-from morgana.files import storing
+from morgana.index.vectors import Half
 from morgana.types import Document, StoreError
 
 TABLES = """
+PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA locking_mode = EXCLUSIVE;
 CREATE TABLE documents (
-    position INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, text TEXT NOT NULL, image TEXT, metadata TEXT NOT NULL
+    position INTEGER PRIMARY KEY, id TEXT NOT NULL, text TEXT NOT NULL, image TEXT, metadata TEXT NOT NULL
 );
-CREATE TABLE vectors (row INTEGER PRIMARY KEY, position INTEGER NOT NULL, source TEXT NOT NULL);
+CREATE TABLE aliases (id TEXT NOT NULL, position INTEGER NOT NULL);
+"""
+BY_ID = "CREATE UNIQUE INDEX document_id ON documents (id);"
+INDEXES = """
+CREATE UNIQUE INDEX alias_id ON aliases (id);
+CREATE INDEX alias_position ON aliases (position);
 """
 MOST = 500  # values in one statement
+Embedded: TypeAlias = tuple[Document, Sequence[str]]  # with the sources of its vectors
+Piece: TypeAlias = tuple[Sequence[Embedded], Half]
 
 
-def write(path: Path, rows: Iterable[tuple[Document, Sequence[str]]]) -> None:
-    """A new database of documents, in order, and what of each was embedded (`text`, `image`); no dates in it."""
-    with storing(path):
-        connection = sqlite3.connect(path)
+class Shelving:
+    """A new database of documents that is written in order; the same documents make the same bytes."""
+
+    def __init__(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+        self.connection = sqlite3.connect(path, isolation_level=None)
+        self.close = weakref.finalize(self, self.connection.close)
+        self.count = 0
+        self.do(TABLES + "BEGIN;")
+
+    def do(self, script: str) -> None:
         try:
-            connection.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;" + TABLES)
-            count = 0
-            with connection:
-                for position, (document, sources) in enumerate(rows):
-                    connection.execute("INSERT INTO documents VALUES (?, ?, ?, ?, ?)", (position, *columns(document)))
-                    for source in sources:
-                        connection.execute("INSERT INTO vectors VALUES (?, ?, ?)", (count, position, source))
-                        count += 1
-        except sqlite3.OperationalError as error:  # disk full, above all
+            self.connection.executescript(script)
+        except sqlite3.Error as error:
             raise OSError(str(error)) from error
-        finally:
-            connection.close()
+
+    def add(self, documents: Sequence[Document]) -> None:
+        rows = [(self.count + i, *columns(document)) for i, document in enumerate(documents)]
+        self.fill("INSERT INTO documents VALUES (?, ?, ?, ?, ?)", rows)
+        self.count += len(rows)
+
+    def also(self, aliases: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+        """Give documents that are here other ids; those (id, of) whose `of` is not here come back. Ends the adding."""
+        try:
+            self.connection.executescript(BY_ID + "BEGIN;")
+        except sqlite3.IntegrityError:
+            ((twice,),) = self.connection.execute("SELECT id FROM documents GROUP BY id HAVING count(*) > 1 LIMIT 1")
+            raise StoreError(f"there are two documents {twice!r}; give each an id of its own") from None
+        except sqlite3.Error as error:
+            raise OSError(str(error)) from error
+        for id, first in aliases:
+            try:
+                insert = "INSERT INTO aliases SELECT ?, position FROM documents WHERE id = ?"
+                if not self.connection.execute(insert, (id, first)).rowcount:
+                    yield id, first
+            except sqlite3.Error as error:
+                raise OSError(str(error)) from error
+
+    def fill(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
+        try:
+            self.connection.executemany(statement, rows)
+        except sqlite3.Error as error:  # disk full, above all
+            raise OSError(str(error)) from error
+
+    def finish(self) -> None:
+        self.do(INDEXES)  # which ends the transaction first
+        self.close()
 
 
 def columns(document: Document) -> tuple[str, str, str | None, str]:
@@ -56,33 +91,51 @@ class Shelf:
     def __init__(self, path: Path) -> None:
         self.path = path
         address = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
-        self.connection = sqlite3.connect(address, uri=True, check_same_thread=False)
-        self.close = weakref.finalize(self, self.connection.close)
-
-    def ask(self, question: str, values: Sequence[object] = ()) -> list[tuple[str, ...]]:
         try:
-            return self.connection.execute(question, values).fetchall()
-        except sqlite3.DatabaseError as error:
+            self.connection = sqlite3.connect(address, uri=True, check_same_thread=False)
+        except sqlite3.Error as error:
+            raise StoreError(f"{path} cannot be read: {error}; rebuild the index") from error
+        self.close = weakref.finalize(self, self.connection.close)
+        self.ask("SELECT position, id, text, image, metadata FROM documents LIMIT 1")
+        self.ask("SELECT id, position FROM aliases LIMIT 1")
+
+    def ask(self, question: str, values: Sequence[object] = ()) -> list[tuple[object, ...]]:
+        return list(self.each(question, values))
+
+    def each(self, question: str, values: Sequence[object] = ()) -> Iterator[tuple[object, ...]]:
+        try:
+            yield from self.connection.execute(question, values)
+        except (sqlite3.DatabaseError, OverflowError) as error:
             raise StoreError(f"{self.path} cannot be read: {error}; rebuild the index") from error
 
-    @cached_property
-    def ids(self) -> tuple[str, ...]:
+    def ids(self) -> Iterator[str]:
         """By position."""
-        return tuple(id for (id,) in self.ask("SELECT id FROM documents ORDER BY position"))
+        return (str(id) for (id,) in self.each("SELECT id FROM documents ORDER BY position"))
 
-    @cached_property
-    def owners(self) -> NDArray[np.int64]:
-        """The position of each vector's document, (N,)."""
-        return np.array([p for (p,) in self.ask("SELECT position FROM vectors ORDER BY row")], dtype=np.int64)
+    def aliases(self) -> Iterator[tuple[str, int]]:
+        """Other ids that a document has, with its position."""
+        for id, position in self.each("SELECT id, position FROM aliases ORDER BY position, id"):
+            yield str(id), number(position)
 
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """What each vector embeds: text or image, (N,)."""
-        return tuple(s for (s,) in self.ask("SELECT source FROM vectors ORDER BY row"))
+    def count(self) -> int:
+        return number(self.ask("SELECT count(*) FROM documents")[0][0])
 
-    def position(self, id: str) -> int | None:
-        found = self.ask("SELECT position FROM documents WHERE id = ?", (id,))
-        return int(found[0][0]) if found else None
+    def positions(self, ids: Sequence[str]) -> dict[str, int]:
+        """Of those ids that are here, aliases too."""
+        found: dict[str, int] = {}
+        for start in range(0, len(ids), MOST):
+            some = ids[start : start + MOST]
+            marks = ",".join("?" * len(some))
+            for table in ("aliases", "documents"):
+                for id, position in self.ask(f"SELECT id, position FROM {table} WHERE id IN ({marks})", some):
+                    found[str(id)] = number(position)
+        return found
+
+    def around(self, id: str, many: int = 30) -> list[str]:
+        """Ids that stand near `id` in alphabetical order."""
+        before = self.ask("SELECT id FROM documents WHERE id < ? ORDER BY id DESC LIMIT ?", (id, many))
+        after = self.ask("SELECT id FROM documents WHERE id >= ? ORDER BY id LIMIT ?", (id, many))
+        return [str(found) for (found,) in before + after]
 
     def documents(self, positions: Iterable[int]) -> dict[int, Document]:
         wanted = sorted(set(positions))
@@ -91,9 +144,29 @@ class Shelf:
             some = wanted[start : start + MOST]
             marks = ",".join("?" * len(some))
             for row in self.ask(f"SELECT * FROM documents WHERE position IN ({marks})", some):
-                found[int(row[0])] = document(*row[1:])
+                found[number(row[0])] = self.document(*row[1:])
+        if len(found) < len(wanted):
+            raise StoreError(f"{self.path} lacks documents that the index lists; rebuild the index")
         return found
 
+    def all(self) -> Iterator[Document]:
+        """Every document by position, read as a stream."""
+        for row in self.each("SELECT * FROM documents ORDER BY position"):
+            yield self.document(*row[1:])
 
-def document(id: str, text: str, image: str | None, metadata: str) -> Document:
-    return Document(id, text, None if image is None else Path(image), MappingProxyType(json.loads(metadata)))
+    def document(self, id: object, text: object, image: object, metadata: object) -> Document:
+        try:
+            kept = json.loads(str(metadata))
+            if not isinstance(kept, dict):
+                raise ValueError("its metadata is no object")
+        except (ValueError, RecursionError) as error:
+            raise StoreError(f"{self.path}: the document {str(id)[:80]!r}: {error}; rebuild the index") from None
+        return document(str(id), str(text), None if image is None else str(image), kept)
+
+
+def number(value: object) -> int:
+    return value if isinstance(value, int) else -1
+
+
+def document(id: str, text: str, image: str | None, metadata: dict[str, str]) -> Document:
+    return Document(id, text, None if image is None else Path(image), MappingProxyType(metadata))

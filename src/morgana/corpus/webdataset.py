@@ -1,0 +1,111 @@
+"""WebDataset tars as a corpus, read as a stream."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from types import MappingProxyType
+from typing import Any
+
+from morgana.corpus._kept import LARGEST, cache, keep
+from morgana.corpus.images import SUFFIXES
+from morgana.files import json_object
+from morgana.spec import part
+from morgana.types import Document, Query, StoreError
+
+CAPTIONS = (".txt", ".caption")
+
+
+@part
+class WebDataset:
+    """Members of one stem that follow each other in a tar are a document: its image, caption (.txt) and .json.
+
+    `root` is a tar (also .tar.gz) or a folder of them, read in order of name. The id is the stem with its folders. Of
+    the JSON, `caption` or `text` is the text where there is no .txt, and the rest metadata. Images are unpacked below
+    MORGANA_CACHE under names of our own; nothing else is written. It asks no queries. StoreErrors name tar and member.
+    """
+
+    root: str
+
+    def documents(self) -> tuple[Document, ...]:
+        return self._documents
+
+    @cached_property
+    def _documents(self) -> tuple[Document, ...]:
+        return tuple(self.stream())
+
+    def queries(self) -> tuple[Query, ...]:
+        return ()
+
+    def qrels(self) -> Mapping[str, Mapping[str, int]]:
+        return {}
+
+    @property
+    def large(self) -> bool:
+        return True
+
+    def stream(self) -> Iterator[Document]:
+        """Documents one by one; one is in memory."""
+        for path in self._files:
+            yield from self._tar(path)
+
+    @cached_property
+    def _files(self) -> tuple[Path, ...]:
+        root = Path(self.root)
+        found = (root,) if root.is_file() else tuple(sorted(p for p in root.rglob("*.tar*") if p.is_file()))
+        if not found:
+            raise StoreError(f"there is no tar at {root}; name a tar, or a folder that holds some")
+        return found
+
+    def _tar(self, path: Path) -> Iterator[Document]:
+        stem, parts = "", dict[str, bytes]()
+        try:
+            with tarfile.open(path, "r|*") as tar:
+                for member in tar:
+                    name, suffix = split(member.name)
+                    if not member.isreg() or suffix not in (*SUFFIXES, *CAPTIONS, ".json"):
+                        continue
+                    if name != stem and parts:
+                        yield self._document(stem, parts, path)
+                        parts = {}
+                    stem = name
+                    parts[suffix] = content(tar, member, path)
+        except (tarfile.TarError, EOFError, OSError) as error:
+            raise StoreError(f"cannot read {path}: {str(error)[:200]}; copy it again from its source") from error
+        if parts:
+            yield self._document(stem, parts, path)
+
+    def _document(self, stem: str, parts: dict[str, bytes], path: Path) -> Document:
+        place = f"{path}:{stem}"
+        about: dict[str, Any] = json_object(parts[".json"], f"{place}.json") if ".json" in parts else {}
+        caption = next((parts[s] for s in CAPTIONS if s in parts), None)
+        try:
+            text = caption.decode("utf-8-sig").strip() if caption is not None else ""
+        except UnicodeDecodeError as error:
+            raise StoreError(f"{place}: its caption is not UTF-8: {error}") from None
+        for key in ("caption", "text"):
+            text = text or (about.pop(key) if isinstance(about.get(key), str) else "")
+        metadata = {k: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for k, v in about.items()}
+        suffix = next((s for s in parts if s in SUFFIXES), None)
+        image = keep(cache(str(path.resolve())), parts[suffix], suffix, place) if suffix else None
+        return Document(stem, text, image, MappingProxyType(metadata))
+
+
+def split(name: str) -> tuple[str, str]:
+    """Stem with its folders, and suffix; names may be anything, as nothing is written under them."""
+    path = PurePosixPath(name.lower())
+    suffix = path.suffix
+    return name[: len(name) - len(suffix)] if suffix else name, suffix
+
+
+def content(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> bytes:
+    if member.size > LARGEST:
+        raise StoreError(f"{path}:{member.name} has {member.size} bytes, at most {LARGEST} are read; leave it out")
+    file = tar.extractfile(member)
+    data = file.read() if file else b""
+    if len(data) != member.size:
+        raise StoreError(f"{path}:{member.name} is cut off; copy the tar again from its source")
+    return data

@@ -1,0 +1,1 @@
+"""How vectors are searched: one kind of index a file."""

@@ -1,0 +1,111 @@
+"""What a kind of index is, and what FAISS files have in common."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from morgana.files import storing
+from morgana.index.vectors import Half, Rows, Stored
+from morgana.types import SpecError, StoreError
+
+FILE = "vectors.faiss"
+
+
+class Searcher(Protocol):
+    """Rows that can be searched."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and dimension."""
+        ...
+
+    def search(self, queries: Rows, k: int) -> tuple[Rows, NDArray[np.int64]]:
+        """Scores and row numbers, (B, k), best first; -1 where fewer than k were found."""
+        ...
+
+
+class Kind(Protocol):
+    """One way to search: writes what it needs beside the vectors, and reads it back."""
+
+    @property
+    def exact(self) -> bool:
+        """The scores are inner products of the stored rows, and the best rows are all found."""
+        ...
+
+    def write(self, vectors: Stored, folder: Path) -> None: ...
+    def open(self, folder: Path, vectors: Half, device: str) -> Searcher: ...
+
+
+def library() -> Any:
+    """FAISS; its type stubs leave out what is used here."""
+    import faiss
+
+    return faiss
+
+
+class Faiss:
+    """A FAISS index, searched; it keeps alive what it only views."""
+
+    def __init__(self, index: Any, *kept: object) -> None:
+        self.index, self.kept = index, kept
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return int(self.index.ntotal), int(self.index.d)
+
+    def search(self, queries: Rows, k: int) -> tuple[Rows, NDArray[np.int64]]:
+        scores, rows = self.index.search(np.ascontiguousarray(queries, dtype=np.float32), k)
+        return scores, rows
+
+
+def viewed(vectors: Half) -> Any:
+    """FAISS's float16 index over rows that stay where they are: mapped from the file, nothing is copied."""
+    faiss = library()
+    index = faiss.IndexScalarQuantizer(vectors.shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+    codes = vectors.view(np.uint8).reshape(-1)
+    nobody = faiss.IndexFlatIP(1).codes.owner  # numpy owns the rows
+    index.codes = faiss.MaybeOwnedVectorUInt8.create_view(faiss.swig_ptr(codes), codes.nbytes, nobody)
+    index.ntotal = len(vectors)
+    return index
+
+
+def on(index: Any, device: str) -> Any:
+    """The index on a GPU where one was asked for and FAISS was built for it; as it is otherwise."""
+    faiss = library()
+    if device.startswith("cuda") and getattr(faiss, "get_num_gpus", int)():
+        number = int(device.partition(":")[2] or 0)
+        return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), number, index)
+    return index
+
+
+def store(index: Any, path: Path, flags: int = 0) -> None:
+    faiss = library()
+    with storing(path):
+        try:
+            faiss.write_index(index, str(path), flags)
+        except RuntimeError as error:  # how FAISS reports a failed write
+            raise OSError(str(error).split("\n")[0][-200:]) from error
+
+
+def load(path: Path, rows: Half, flags: int | None = None) -> Any:
+    """A FAISS file, mapped where FAISS can; StoreError if it is none or holds other rows."""
+    faiss = library()
+    try:
+        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if flags is None else flags)
+    except RuntimeError as error:
+        raise StoreError(f"{path} is not a FAISS file: {str(error)[-200:]}; rebuild the index") from error
+    if (index.ntotal, index.d) != rows.shape:
+        held = f"{index.ntotal} rows of {index.d}"
+        raise StoreError(f"{path} holds {held}, the vectors are {rows.shape[0]} of {rows.shape[1]}; rebuild the index")
+    return index
+
+
+def at_least(part: object, **values: float) -> None:
+    """SpecError naming the first argument below 1."""
+    for name, value in values.items():
+        if value < 1:
+            raise SpecError(f"{part!r}: {name}={value}; it must be at least 1")

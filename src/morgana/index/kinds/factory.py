@@ -1,0 +1,80 @@
+"""Any index that FAISS can spell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from morgana.index.kinds._base import FILE, Faiss, Searcher, at_least, library, load, on, store
+from morgana.index.vectors import Half, Rows, Stored
+from morgana.spec import part
+from morgana.types import SpecError
+
+SAMPLE = 262_144  # most rows that an index is trained on
+
+
+@part
+class Factory:
+    """FAISS's `index_factory(D, spec, METRIC_INNER_PRODUCT)`, trained on a sample and filled piece by piece.
+
+    `probe` sets nprobe and `width` efSearch where the index has them. The file is mapped where FAISS can. Raises
+    SpecError for a spec that FAISS does not know or cannot train on so few rows.
+    """
+
+    spec: str
+    probe: int = 1  # lists that a search looks into
+    width: int = 64  # candidates that a search of a graph keeps
+
+    def __post_init__(self) -> None:
+        at_least(self, probe=self.probe, width=self.width)
+
+    @property
+    def exact(self) -> bool:
+        return False
+
+    def write(self, vectors: Stored, folder: Path) -> None:
+        index = made(self, vectors.shape[1])
+        train(index, vectors, repr(self))
+        for rows in vectors.chunks():
+            index.add(rows)
+        store(index, folder / FILE)
+
+    def open(self, folder: Path, vectors: Half, device: str = "cpu") -> Searcher:
+        index = load(folder / FILE, vectors)
+        tune(index, self.probe, self.width)
+        return Faiss(on(index, device))
+
+
+def made(kind: Factory, dimension: int) -> Any:
+    faiss = library()
+    try:
+        return faiss.index_factory(dimension, kind.spec, faiss.METRIC_INNER_PRODUCT)
+    except (RuntimeError, TypeError) as error:
+        why = str(error).split("\n")[0][-200:]
+        raise SpecError(f"FAISS makes no index of {dimension} dimensions from {kind.spec!r}: {why}") from None
+
+
+def train(index: Any, vectors: Stored, name: str, most: int = SAMPLE) -> None:
+    """On at most `most` rows, evenly spread; FAISS's clustering is seeded, so that the result is the same again."""
+    if index.is_trained:
+        return
+    rows: Rows = np.ascontiguousarray(vectors.sample(most))
+    try:
+        index.train(rows)
+    except RuntimeError as error:
+        why = str(error).split("\n")[0][-200:]
+        raise SpecError(
+            f"{name} cannot be trained on {len(rows)} vectors: {why}; choose fewer lists or Flat()"
+        ) from None
+
+
+def tune(index: Any, probe: int, width: int) -> None:
+    """Set how hard a search looks, in the index or in what it wraps."""
+    faiss = library()
+    inner = faiss.downcast_index(index.index) if isinstance(index, faiss.IndexPreTransform) else index
+    if isinstance(inner, faiss.IndexIVF):
+        inner.nprobe = probe
+    elif isinstance(inner, faiss.IndexHNSW):
+        inner.hnsw.efSearch = width

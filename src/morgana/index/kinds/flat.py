@@ -1,0 +1,48 @@
+"""Exact search."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from morgana.index.kinds._base import Faiss, Searcher, on, viewed
+from morgana.index.vectors import Half, Rows, Stored
+from morgana.spec import part
+
+
+@part
+class Flat:
+    """Every vector is looked at, by FAISS, in the mapped vectors themselves: no second file, nothing to load."""
+
+    @property
+    def exact(self) -> bool:
+        return True
+
+    def write(self, vectors: Stored, folder: Path) -> None:
+        """Nothing: the vectors are enough."""
+
+    def open(self, folder: Path, vectors: Half, device: str = "cpu") -> Searcher:
+        return Exact(vectors, device)
+
+
+class Exact:
+    """FAISS over mapped rows, made at the first search."""
+
+    def __init__(self, vectors: Half, device: str) -> None:
+        self.vectors, self.device = vectors, device
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.vectors.shape[0], self.vectors.shape[1]
+
+    @cached_property
+    def faiss(self) -> Any:
+        return Faiss(on(viewed(self.vectors), self.device), self.vectors)
+
+    def search(self, queries: Rows, k: int) -> tuple[Rows, NDArray[np.int64]]:
+        found: tuple[Rows, NDArray[np.int64]] = self.faiss.search(queries, k)
+        return found
