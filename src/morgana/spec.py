@@ -26,6 +26,7 @@ KINDS = {
     "stage": "morgana.retrieval.stages",
     "generator": "morgana.generation.generators",
     "intervention": "morgana.generation.interventions",
+    "pruner": "morgana.generation.pruning",
     "attack": "morgana.attacks",
     "goal": "morgana.attacks.goals",
     "threat": "morgana.attacks.threats",
