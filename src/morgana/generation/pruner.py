@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from morgana.generation.sight import Sight
+from morgana.generation.watching import Taken
 from morgana.types import SpecError
 
 Keep = int | float  # a count of visual tokens an image, or a share of them in (0, 1]
@@ -18,7 +19,7 @@ class Stage(NamedTuple):
     """Before which layer of the language model tokens go (0: before the model), and what share has gone by then."""
 
     layer: int
-    done: float
+    done: float  # above 1: they all go
 
 
 class Watched(NamedTuple):
@@ -48,7 +49,10 @@ class Pruner(Protocol):
         """Where in a language model of `depth` layers it acts, in order."""
         ...
 
-    def watched(self, depth: int) -> Watched: ...
+    def watched(self, depth: int, eyes: int) -> Watched:
+        """What it reads of a language model of `depth` and a vision tower of `eyes` layers."""
+        ...
+
     def choose(self, sight: Sight, count: int) -> Choice:
         """At most `count` of the tokens in sight; `count` is below their number."""
         ...
@@ -60,6 +64,24 @@ class Scored(Protocol):
 
     def scores(self, sight: Sight) -> Tensor:
         """(n,), larger is kept; differentiable in the pixels where the paper's are."""
+        ...
+
+
+@runtime_checkable
+class Conditional(Protocol):
+    """A pruner that may leave a prompt alone."""
+
+    def due(self, sights: tuple[Sight, ...]) -> bool: ...
+
+
+@runtime_checkable
+class Narrowing(Protocol):
+    """A pruner that works inside the vision tower: tokens that it closes are seen by no later layer of it."""
+
+    def narrow(
+        self, layer: int, taken: Taken, open: Tensor, scores: Tensor | None, depth: int
+    ) -> tuple[Tensor, Tensor]:
+        """After a watched layer: which of one image's tokens (P,) stay open, CLS always, and scores for the next."""
         ...
 
 

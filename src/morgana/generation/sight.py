@@ -23,7 +23,8 @@ class Eye:
     grid: tuple[int, int] | None = None  # rows and columns of them
     projected: Tensor | None = None  # (P, d) what goes into the projector
     project: Any = None
-    kept: Tensor | None = None  # of the tokens, those that the tower itself left, if it was pruned
+    open: Tensor | None = None  # (P,) the tower's tokens that were not closed in it
+    scores: Tensor | None = None  # (P,) what the pruner that closed them said last
 
     def operands(self, layer: int) -> Taken:
         found = layer % self.depth if -self.depth <= layer < self.depth else None
@@ -100,6 +101,7 @@ class Sight:
     index: Tensor  # (M,) places of those, -1 for filling
     eye: Eye
     number: int = 0  # of the image in the prompt
+    siblings: list[Sight] = field(default_factory=list)  # of every image of the prompt
     stage: int = 0  # of the pruner
     operands: dict[int, Operands] = field(default_factory=dict)
     moves: dict[int, tuple[tuple[Tensor, Tensor], ...]] = field(default_factory=dict)

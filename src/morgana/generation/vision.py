@@ -1,4 +1,4 @@
-"""What the vision tower did, image by image, for the pruners that ask."""
+"""What the vision tower did, image by image, for the pruners that ask; and closing tokens inside it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from morgana.generation.pruner import Pruner, Watched
+from morgana.generation.pruner import Narrowing, Pruner, Watched
 from morgana.generation.sight import Eye
 from morgana.generation.watching import Taken, Watch, blocks, watching
 from morgana.types import SpecError
@@ -26,7 +27,8 @@ class Eyes:
     grids: Tensor | None = None  # (I, 3) frames, rows and columns of patches
     projected: Tensor | None = None
     projector: Any = None
-    handles: list[Any] = field(default_factory=list)
+    open: list[Tensor] = field(default_factory=list)  # (P,) by image
+    scores: list[Tensor | None] = field(default_factory=list)
 
     def of(self, image: int, tokens: int) -> Eye:
         """The eye of one image of the batch."""
@@ -36,68 +38,96 @@ class Eyes:
             frames, rows, columns = (int(x) for x in self.grids[image])
             side = round((frames * rows * columns / tokens) ** 0.5)
             grid = rows // side, columns // side
-        return Eye(taken, self.depth, tokens, grid, self._projected(image, tokens), self.projector)
+        closed = (self.open[image], self.scores[image]) if self.open else (None, None)
+        return Eye(taken, self.depth, tokens, grid, self._projected(image), self.projector, *closed)
 
-    def _projected(self, image: int, tokens: int) -> Tensor | None:
-        if self.projected is None:
-            return None
-        if self.projected.ndim == 3:
-            return self.projected[image]
-        size = self.projected.shape[0] * tokens
+    def _projected(self, image: int) -> Tensor | None:
+        if self.projected is None or self.projected.ndim == 3:
+            return None if self.projected is None else self.projected[image]
         if self.grids is None:
-            raise SpecError("the projector's input names no images; use a pruner that does not read it")
+            raise SpecError("the projector's input does not tell images apart; use a pruner that does not read it")
         patches = self.grids.prod(-1)
-        del size
         first = int(patches[:image].sum())
         return self.projected[first : first + int(patches[image])]
+
+    def forget(self, module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        """A new pass over images begins."""
+        if self.watch is not None:
+            self.watch.taken.clear()
+        self.open.clear()
+        self.scores.clear()
+        self.grids = kwargs.get("grid_thw", kwargs.get("image_grid_thw"))
+
+    def narrow(self, pruner: Narrowing, layer: int, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Before a layer of the vision tower: what the pruner closed after the one before is seen no more."""
+        calls = [] if self.watch is None else self.watch.taken.get(layer - 1, [])
+        if len(calls) != 1 or args[0].ndim != 3:
+            raise SpecError(
+                f"{pruner!r} works in vision towers that take a batch of images (CLIP, SigLIP), not this one"
+            )
+        count, width = args[0].shape[:2]
+        if not self.open:
+            self.open = [torch.ones(width, dtype=torch.bool, device=args[0].device) for _ in range(count)]
+            self.scores = [None] * count
+        for i in range(count):
+            made = pruner.narrow(layer - 1, one(calls, i), self.open[i], self.scores[i], self.depth)
+            self.open[i], self.scores[i] = made
+        mask = torch.stack(self.open)[:, None, None].expand(-1, 1, width, -1)
+        if self.watch is not None and self.watch.base == "eager":
+            low = torch.finfo(args[0].dtype).min
+            mask = torch.zeros_like(mask, dtype=args[0].dtype).masked_fill(~mask, low)
+        return (args[0], mask, *args[2:]), {k: v for k, v in kwargs.items() if k != "attention_mask"}
 
 
 def one(calls: Sequence[Taken], image: int) -> Taken:
     """The operands of one image, whether a call held all of the batch or each held one."""
     for call in calls:
         if image < len(call.query):
-            query, key, value = (x[image : image + 1] for x in call[:3])
-            return Taken(query, key, value, call.scaling)
+            return call.of(image)
         image -= len(call.query)
     raise SpecError(
-        "the vision tower saw fewer images than the prompts hold; it cuts them into tiles, which pruners "
-        "that read its attention do not know yet; use one that reads none (MMTok, ToDRE, IDPruner)"
+        "the vision tower saw fewer images than the prompts hold; use a pruner that does not read its attention "
+        "(MMTok, ToDRE, CATP)"
     )
 
 
 @contextmanager
-def seeing(model: Any, wanted: Watched, pruners: Sequence[Pruner], kept: Any) -> Iterator[Eyes]:
+def seeing(model: Any, wanted: Watched, pruners: Sequence[Pruner]) -> Iterator[Eyes]:
     """Watch the vision tower and what goes into the projector, as far as somebody asks."""
     tower = model.get_encoder(modality="image")
     eyes = Eyes()
-
-    def forget(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
-        if eyes.watch is not None:
-            eyes.watch.taken.clear()
-        eyes.grids = kwargs.get("grid_thw", kwargs.get("image_grid_thw"))
-
-    def project(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
-        eyes.projected = args[0].detach() if args else None
-
-    handles = []
-    try:
-        if tower is not model:
-            handles.append(tower.register_forward_pre_hook(forget, with_kwargs=True))
-            eyes.depth = len(blocks(tower))
-        elif wanted.vision or wanted.projector:
+    if tower is model:
+        if wanted.vision or wanted.projector:
             raise SpecError(f"{type(model).__name__} has no vision tower of its own; use a pruner that reads none")
+        yield eyes
+        return
+    layers = blocks(tower)
+    eyes.depth = len(layers)
+    handles = [tower.register_forward_pre_hook(eyes.forget, with_kwargs=True)]
+    try:
         if wanted.projector:
             eyes.projector = projector(model)
-            handles.append(eyes.projector.register_forward_pre_hook(project, with_kwargs=True))
-        layers = tuple(sorted({inside(i, eyes.depth) for i in wanted.vision}))
-        if not layers:
-            yield eyes
-            return
-        with watching(model, "vision", tower, layers) as eyes.watch:
+            handles.append(eyes.projector.register_forward_pre_hook(lambda m, args: note(eyes, args)))
+        for pruner in pruners:
+            if isinstance(pruner, Narrowing):
+                handles += [
+                    layers[i + 1].register_forward_pre_hook(closer(eyes, pruner, i + 1), with_kwargs=True)
+                    for i in pruner.watched(0, eyes.depth).vision
+                ]
+        with watching(model, "vision", tower, tuple(sorted({inside(i, eyes.depth) for i in wanted.vision}))) as watch:
+            eyes.watch = watch
             yield eyes
     finally:
         for handle in handles:
             handle.remove()
+
+
+def note(eyes: Eyes, args: Any) -> None:
+    eyes.projected = args[0]
+
+
+def closer(eyes: Eyes, pruner: Narrowing, layer: int) -> Any:
+    return lambda module, args, kwargs: eyes.narrow(pruner, layer, args, kwargs)
 
 
 def inside(layer: int, depth: int) -> int:

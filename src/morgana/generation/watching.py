@@ -28,6 +28,11 @@ class Taken(NamedTuple):
     value: Tensor
     scaling: float
 
+    def of(self, row: int) -> Taken:
+        """One row of the batch, which keeps its axis."""
+        query, key, value = (x[row : row + 1] for x in self[:3])
+        return Taken(query, key, value, self.scaling)
+
 
 @dataclass(eq=False)
 class Watch:

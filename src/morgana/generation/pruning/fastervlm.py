@@ -25,7 +25,7 @@ class FasterVLM:
     def stages(self, depth: int) -> tuple[Stage, ...]:
         return BEFORE
 
-    def watched(self, depth: int) -> Watched:
+    def watched(self, depth: int, eyes: int) -> Watched:
         return Watched(vision=(self.layer,))
 
     def scores(self, sight: Sight) -> Tensor:

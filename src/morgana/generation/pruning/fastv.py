@@ -25,7 +25,7 @@ class FastV:
     def stages(self, depth: int) -> tuple[Stage, ...]:
         return (Stage(at(self.layer, depth), 1.0),)
 
-    def watched(self, depth: int) -> Watched:
+    def watched(self, depth: int, eyes: int) -> Watched:
         return Watched(text=(at(self.layer, depth) - 1,))
 
     def scores(self, sight: Sight) -> Tensor:

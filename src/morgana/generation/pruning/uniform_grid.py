@@ -25,7 +25,7 @@ class UniformGrid:
     def stages(self, depth: int) -> tuple[Stage, ...]:
         return BEFORE
 
-    def watched(self, depth: int) -> Watched:
+    def watched(self, depth: int, eyes: int) -> Watched:
         return Watched()
 
     def choose(self, sight: Sight, count: int) -> Choice:

@@ -1,0 +1,74 @@
+"""Greedy selections as mathematics: similarities and scores in, sorted indices out; ties go to the earlier token."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def cosine(left: Tensor, right: Tensor | None = None) -> Tensor:
+    """(N, M) cosines of rows of `left` (N, D) with those of `right` (M, D), or among themselves; float32 or more."""
+    unit = [
+        torch.nn.functional.normalize(x if x.dtype == torch.float64 else x.float(), dim=-1)
+        for x in (left, right)
+        if x is not None
+    ]
+    return unit[0] @ unit[-1].T
+
+
+def farthest_first(similarity: Tensor, count: int, first: int) -> Tensor:
+    """k-center greedy from `first`: always the token whose nearest chosen one is least similar, (count,) sorted."""
+    nothing = torch.zeros(len(similarity), dtype=similarity.dtype, device=similarity.device)
+    nothing[first] = 1
+    return marginal(nothing, similarity, count, 0.0)
+
+
+def marginal(importance: Tensor, similarity: Tensor, count: int, balance: float) -> Tensor:
+    """Maximal marginal relevance: balance · importance − (1 − balance) · similarity to the nearest chosen, greedily.
+
+    The first is the most important. A balance of 1 is top-k, and 0 is farthest-first.
+    """
+    importance, similarity = importance.detach(), similarity.detach()
+    chosen = [int(importance.argmax())]
+    nearest = similarity[:, chosen[0]].clone()
+    taken = torch.zeros(len(importance), dtype=torch.bool, device=importance.device)
+    taken[chosen[0]] = True
+    while len(chosen) < count:
+        gain = balance * importance - (1 - balance) * nearest
+        new = int(gain.masked_fill(taken, float("-inf")).argmax())
+        chosen.append(new)
+        taken[new] = True
+        nearest = torch.maximum(nearest, similarity[:, new])
+    return torch.tensor(sorted(chosen), device=importance.device)
+
+
+def max_sum(similarity: Tensor, count: int, first: int) -> Tensor:
+    """Greedy max-sum diversity from `first`: always the token with the least summed similarity to the chosen."""
+    similarity = similarity.detach()
+    chosen, total = [first], similarity[:, first].clone()
+    total[first] = float("inf")
+    while len(chosen) < count:
+        new = int(total.argmin())
+        chosen.append(new)
+        total = total + similarity[:, new]
+        total[new] = float("inf")
+    return torch.tensor(sorted(chosen), device=similarity.device)
+
+
+def cover(gains: Tensor, count: int, bonus: Tensor | None = None) -> Tensor:
+    """Greedy maximum of Σ_r max_{j chosen} gains[r, j] + Σ_{j chosen} bonus[j], gains (R, N) of at least 0.
+
+    Monotone and submodular where the bonus is of at least 0, so at least 1 − 1/e of the optimum.
+    """
+    gains = gains.detach()
+    best = torch.zeros(len(gains), 1, dtype=gains.dtype, device=gains.device)
+    extra = torch.zeros(gains.shape[1], dtype=gains.dtype, device=gains.device) if bonus is None else bonus.detach()
+    chosen: list[int] = []
+    taken = torch.zeros(gains.shape[1], dtype=torch.bool, device=gains.device)
+    while len(chosen) < count:
+        gain = (gains - best).relu().sum(0) + extra
+        new = int(gain.masked_fill(taken, float("-inf")).argmax())
+        chosen.append(new)
+        taken[new] = True
+        best = torch.maximum(best, gains[:, new : new + 1])
+    return torch.tensor(sorted(chosen), device=gains.device)
