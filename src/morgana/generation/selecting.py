@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+ASKED = 16  # tokens whose addition is computed anew at once
+
 
 def cosine(left: Tensor, right: Tensor | None = None) -> Tensor:
     """(N, M) cosines of rows of `left` (N, D) with those of `right` (M, D), or among themselves; float32 or more."""
@@ -58,17 +60,21 @@ def max_sum(similarity: Tensor, count: int, first: int) -> Tensor:
 def cover(gains: Tensor, count: int, bonus: Tensor | None = None) -> Tensor:
     """Greedy maximum of Σ_r max_{j chosen} gains[r, j] + Σ_{j chosen} bonus[j], gains (R, N) of at least 0.
 
-    Monotone and submodular where the bonus is of at least 0, so at least 1 − 1/e of the optimum.
+    Monotone and submodular where the bonus is of at least 0, so at least 1 − 1/e of the optimum. What a token adds can
+    only shrink, so only those whose last known addition is among the largest are asked again (lazy greedy).
     """
-    gains = gains.detach()
-    best = torch.zeros(len(gains), 1, dtype=gains.dtype, device=gains.device)
-    extra = torch.zeros(gains.shape[1], dtype=gains.dtype, device=gains.device) if bonus is None else bonus.detach()
-    chosen: list[int] = []
-    taken = torch.zeros(gains.shape[1], dtype=torch.bool, device=gains.device)
-    while len(chosen) < count:
-        gain = (gains - best).relu().sum(0) + extra
-        new = int(gain.masked_fill(taken, float("-inf")).argmax())
-        chosen.append(new)
-        taken[new] = True
-        best = torch.maximum(best, gains[:, new : new + 1])
-    return torch.tensor(sorted(chosen), device=gains.device)
+    columns = gains.detach().T.contiguous()  # (N, R)
+    extra = columns.new_zeros(len(columns)) if bonus is None else bonus.detach()
+    best = columns.new_zeros(columns.shape[1])
+    bound, chosen = columns.sum(1) + extra, torch.zeros(len(columns), dtype=torch.bool, device=columns.device)
+    known = ~chosen
+    for _ in range(count):
+        while not known[new := int(bound.argmax())]:
+            ask = bound.masked_fill(known, float("-inf")).topk(min(ASKED, len(bound))).indices
+            bound[ask] = ((columns[ask] - best).relu().sum(1) + extra[ask]).masked_fill(chosen[ask], float("-inf"))
+            known[ask] = True
+        chosen[new] = True
+        bound[new] = float("-inf")
+        best = torch.maximum(best, columns[new])
+        known = torch.zeros_like(chosen)
+    return chosen.nonzero().flatten()
