@@ -73,6 +73,11 @@ def budgets(cls: type[Any]) -> Iterator[Pruner]:
         yield cls(type(inner.default)(keep)) if inner is not None else cls(keep)
 
 
+@app.callback()
+def main() -> None:
+    """Every pruner of visual tokens at equal budgets."""
+
+
 @app.command()
 def run(
     out: Annotated[Path, typer.Option(help="The run's folder; the same command goes on where it stopped.")],

@@ -27,6 +27,7 @@ KINDS = {
     "generator": "morgana.generation.generators",
     "intervention": "morgana.generation.interventions",
     "pruner": "morgana.generation.pruning",
+    "explainer": "morgana.generation.explain",
     "attack": "morgana.attacks",
     "goal": "morgana.attacks.goals",
     "threat": "morgana.attacks.threats",
