@@ -44,7 +44,7 @@ def area(curve: Tensor) -> float:
 @torch.no_grad()
 def probability(generator: HF, pixels: Pixels, query: Query, hits: Hits, text: str, batch: int = 16) -> Tensor:
     """(B,) probability of `text` as the answer, the geometric mean over its tokens."""
-    return torch.cat([(-generator.loss(part, query, hits, text)).exp().cpu() for part in pixels.split(batch)])
+    return torch.cat([(-generator.loss(part, query, hits, text)).exp().cpu() for part in torch.split(pixels, batch)])
 
 
 def shown(pixels: Pixels, cells: Tensor, blank: float) -> Pixels:
@@ -74,4 +74,4 @@ def curves(
     found = probability(
         generator, torch.cat([shown(pixels, first, blank), shown(pixels, ~first, blank)]), query, hits, text
     )
-    return Curves(*found.split(steps + 1))
+    return Curves(*torch.split(found, steps + 1))

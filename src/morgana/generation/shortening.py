@@ -60,6 +60,7 @@ class Run:
         self.tail: Tensor | None = None  # (B, t) mask of what was decoded
         self.cache: Any = None
         self.handles: list[Any] = []
+        self.layouts: list[tuple[Tensor, Layout]] = []
 
     def install(self, moves: tuple[int, ...]) -> None:
         self.handles.append(self.tower.register_forward_pre_hook(self.enter, with_kwargs=True))
@@ -93,12 +94,22 @@ class Run:
         self.cache, self.decoding = cache, past > 0
         return args, {**kwargs, **(self.decode(embeds, kwargs) if past else self.first(embeds, kwargs))}
 
+    def show(self, index: Tensor) -> None:
+        """Let interventions know which tokens are there."""
+        found = next((layout for known, layout in self.layouts if known is index), None)
+        if found is None:
+            rows = zip(self.kept.spans, index.cpu(), strict=True)
+            found = Layout(tuple(moved(spans, row) for spans, row in rows), index.device)
+            self.layouts.append((index, found))
+        relay(found)
+
     def first(self, embeds: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
         """A new pass over the prompts: everything is there, until the first stage."""
         self.scene.clear()
         self.index = self.kept.whole(embeds.device)
         self.kept.index, self.kept.fired = {0: self.index}, True
-        relay(self.kept.spans, self.index)
+        self.layouts.clear()
+        self.show(self.index)
         shorter, index = self.act(0, embeds)
         if shorter is embeds:
             return {}
@@ -109,6 +120,7 @@ class Run:
     def decode(self, embeds: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
         """One more token: it stands where it would without pruning, and sees what is left."""
         first, mask, length = self.kept.at(0), kwargs.get("attention_mask"), self.kept.spans[0].length
+        self.show(first)
         count = self.cache.get_seq_length() + 1 - first.shape[1] if mask is None else mask.shape[1] - length
         self.tail = torch.ones(len(embeds), count, dtype=torch.bool, device=embeds.device)
         positions = kwargs.get("position_ids")
@@ -121,6 +133,7 @@ class Run:
             first = self.kept.at(0)
             if self.decoding:
                 index = self.kept.at(number)
+                self.show(index)
                 changed = {} if index is first else {"attention_mask": self.mask(args[0], index, number)}
                 return args, {**kwargs, **changed}
             hidden, index = self.act(number, args[0]) if number else (args[0], self.index)
@@ -172,7 +185,7 @@ class Run:
                 states, index = self.scene.drop(one, states, self.index)
                 if index is not self.index:
                     self.index = self.kept.index[layer] = index
-                    relay(self.kept.spans, index)
+                    self.show(index)
         return states, self.index
 
 
@@ -184,13 +197,14 @@ def along(values: Tensor, index: Tensor, dim: int) -> Tensor:
     return values.gather(dim, index.expand(*values.shape[:batch], *index.shape[:2], *rest))
 
 
-def relay(spans: Sequence[Spans], index: Tensor) -> None:
+def relay(layout: Layout) -> None:
     """Tell the attention seam, if it is at work, where everything lies now."""
-    block = attention._active.get()
-    if block is not None:
-        rows = index.cpu()
-        block.layout = Layout(tuple(moved(s, row) for s, row in zip(spans, rows, strict=True)), index.device)
-        block.__dict__.pop("rows", None)
+    names = vars(attention)
+    block = names.get("current", names.get("_active")).get()
+    if block is not None and block.layout is not layout:
+        block.layout = layout
+        vars(block).pop("rows", None)
+        vars(block).get("known", {}).clear()
 
 
 def moved(spans: Spans, index: Tensor) -> Spans:

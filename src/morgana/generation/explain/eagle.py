@@ -41,7 +41,7 @@ class EAGLE:
             trial[torch.arange(len(left)), left] = True
             trial = trial.reshape(-1, self.side, self.side)
             images = torch.cat([shown(pixels, trial, self.blank), shown(pixels, ~trial, self.blank)])
-            here, rest = probability(generator, images, query, hits, text).split(len(left))
+            here, rest = torch.split(probability(generator, images, query, hits, text), len(left))
             best = left[int((self.enough * here + self.need * (1 - rest)).argmax())]
             kept[best] = True
             heat[best] = 1 - turn / count
