@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from _measure import Setting
 
-NAMES = ("index_build", "index_store", "search", "attack_steps", "smoothguard", "bair", "demo")
+NAMES = ("index_build", "index_store", "search", "attack_steps", "smoothguard", "bair", "pruning", "demo")
 
 
 def main() -> None:

@@ -26,6 +26,8 @@ KINDS = {
     "stage": "morgana.retrieval.stages",
     "generator": "morgana.generation.generators",
     "intervention": "morgana.generation.interventions",
+    "pruner": "morgana.generation.pruning",
+    "explainer": "morgana.generation.explain",
     "attack": "morgana.attacks",
     "goal": "morgana.attacks.goals",
     "threat": "morgana.attacks.threats",

@@ -16,6 +16,8 @@ from morgana.generation import prompts
 from morgana.generation.attention import Intervention, Reference, intervening
 from morgana.generation.generators import _checkpoint
 from morgana.generation.prompts import Prompt
+from morgana.generation.pruner import Pruner
+from morgana.generation.shortening import pruning
 from morgana.generation.visual import Probe
 from morgana.spec import part
 from morgana.types import Answer, Hits, Pixels, Query, SpecError
@@ -28,12 +30,14 @@ class HF:
     """A transformers image-text model: a hub name, a local folder, or "atlas", the bundled one; greedy decoding.
 
     Of the documents it reads the text. Interventions act on the prompt's pass, in order, and equally in `generate`,
-    `loss` and `logits`; those that calibrate cost one more pass over image and question alone.
+    `loss` and `logits`; those that calibrate cost one more pass over image and question alone. So do pruners: one, or a
+    tuple of them in the order of the layers where they act.
     """
 
     model: str
     max_new_tokens: int = 32
     interventions: tuple[Intervention, ...] = ()
+    pruner: Pruner | tuple[Pruner, ...] = ()
     revision: str | None = None
     local_files_only: bool = False
     batch_size: int = field(default=16, repr=False, compare=False)
@@ -47,6 +51,12 @@ class HF:
             )
         if strange := [part for part in self.interventions if not isinstance(part, Intervention)]:
             raise SpecError(f"{strange[0]!r} is no intervention; `morgana list intervention` shows those there are")
+        if other := [part for part in self.pruners if not isinstance(part, Pruner)]:
+            raise SpecError(f"{other[0]!r} is no pruner; `morgana list pruner` shows those there are")
+
+    @property
+    def pruners(self) -> tuple[Pruner, ...]:
+        return self.pruner if isinstance(self.pruner, tuple) else (self.pruner,)
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
@@ -120,7 +130,7 @@ class HF:
     def _answers(self, pixels: Sequence[Pixels | None], queries: Sequence[Query], hits: Sequence[Hits]) -> list[str]:
         prompt = self.write(pixels, queries, hits)
         reference = self._calibrate(pixels, queries)
-        with intervening(self.network, self.interventions, prompt.spans, reference):
+        with self._at_work(self.interventions, prompt, reference):
             ids = self.network.generate(**prompt.inputs, generation_config=self._greedy)
         said = ids[:, prompt.inputs["input_ids"].shape[1] :]
         return [text.strip() for text in self.processor.tokenizer.batch_decode(said, skip_special_tokens=True)]
@@ -165,9 +175,18 @@ class HF:
 
     def _pass(self, prompt: Prompt, parts: Sequence[Intervention], reference: Reference | None, keep: int) -> Tensor:
         """Logits (B, keep, V) of the last `keep` tokens."""
-        with intervening(self.network, parts, prompt.spans, reference):
+        with self._at_work(parts, prompt, reference):
             made: Tensor = self.network(**prompt.inputs, use_cache=False, logits_to_keep=keep).logits
         return made
+
+    @contextmanager
+    def _at_work(self, parts: Sequence[Intervention], prompt: Prompt, reference: Reference | None) -> Iterator[None]:
+        """Pruners outside, interventions inside: these act on what is left."""
+        with (
+            pruning(self.network, self.pruners, prompt.spans),
+            intervening(self.network, parts, prompt.spans, reference),
+        ):
+            yield
 
     def _placed(self, prompt: Prompt) -> Prompt:
         device, dtype = self.network.device, self.network.dtype

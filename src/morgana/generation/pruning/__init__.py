@@ -1,0 +1,1 @@
+"""Pruners: one way of leaving visual tokens out a file."""

@@ -1,0 +1,56 @@
+"""SEATS, its image part (2026, arXiv 2605.20035): diverse before, relevant inside, and none late in the model."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from morgana.generation.pruner import Choice, Keep, Stage, Watched, at, checked, even, top
+from morgana.generation.selecting import cosine
+from morgana.generation.sight import Sight
+from morgana.spec import part
+
+
+@part
+class SEATS:
+    """Before the model, greedy max-sum diversity weighted by the attention that tokens receive in the vision tower,
+    until 70 % of what goes is gone; before 1/4 and 1/2 of the depth, the tokens that the question attends to most,
+    down to `keep`; before 7/8, every visual token goes.
+
+    Written for video and sound; this is what concerns one image. Its weights and schedule are not restated in what we
+    read: gain is attention, scaled to [0, 1], · (1 − mean cosine to those chosen).
+    """
+
+    keep: Keep = 0.25
+    layer: int = -2  # of the vision tower
+    late: float = 0.875  # of the language model's depth
+
+    def __post_init__(self) -> None:
+        checked(self.keep)
+
+    def stages(self, depth: int) -> tuple[Stage, ...]:
+        middle = [at(layer, depth) for layer in (0.25, 0.5)]
+        last = max(middle[-1], at(self.late, depth))
+        return Stage(0, 0.7), Stage(middle[0], 0.85), Stage(middle[1], 1.0), Stage(last, 2.0)
+
+    def watched(self, depth: int, eyes: int) -> Watched:
+        return Watched(vision=(self.layer,), text=tuple(stage.layer - 1 for stage in self.stages(depth)[1:3]))
+
+    def scores(self, sight: Sight) -> Tensor:
+        if not sight.layer:
+            return even(sight.received(self.layer))
+        return sight.attention(sight.layer - 1, sight.question, sight.tokens).mean((0, 1))
+
+    def choose(self, sight: Sight, count: int) -> Choice:
+        scores = self.scores(sight)
+        if sight.layer:
+            return top(scores, count)
+        scores, similarity = scores.detach(), cosine(sight.states.detach())
+        chosen = [int(scores.argmax())]
+        total = similarity[:, chosen[0]].clone()
+        while len(chosen) < count:
+            gain = scores * (1 - total / len(chosen))
+            gain[chosen] = float("-inf")
+            chosen.append(int(gain.argmax()))
+            total += similarity[:, chosen[-1]]
+        return Choice(torch.tensor(sorted(chosen), device=scores.device))

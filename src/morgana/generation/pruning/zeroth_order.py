@@ -1,0 +1,65 @@
+"""ZOO-Prune (Kim et al., CVPR 2026, arXiv 2509.24837): tokens whose projection moves most, none twice."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from morgana.generation.pruner import BEFORE, Choice, Keep, Stage, Watched, checked, even
+from morgana.generation.selecting import cosine
+from morgana.generation.sight import Sight
+from morgana.seeds import derive
+from morgana.spec import part
+from morgana.types import SpecError
+
+
+@part
+class ZerothOrder:
+    """Sensitivity is the mean over `samples` random unit directions u of |f(x + h u) − f(x − h u)| / 2h, f the
+    projector, found with forward passes only. Greedily, the token with the largest sensitivity · (1 − cosine to
+    the nearest chosen), sensitivity scaled to [0, 1].
+
+    The directions are the same for every image of a size, so equal pixels give equal choices. h is relative to the
+    root-mean-square of the input.
+    """
+
+    keep: Keep = 0.25
+    samples: int = 8
+    step: float = 0.01
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        checked(self.keep)
+        if self.samples < 1 or self.step <= 0:
+            raise SpecError(f"samples={self.samples} must be at least 1 and step={self.step} above 0")
+
+    def stages(self, depth: int) -> tuple[Stage, ...]:
+        return BEFORE
+
+    def watched(self, depth: int, eyes: int) -> Watched:
+        return Watched(projector=True)
+
+    def scores(self, sight: Sight) -> Tensor:
+        given = sight.eye.projected
+        if given is None:
+            raise SpecError("nothing went into the projector that could be moved; use another pruner")
+        lot = torch.Generator().manual_seed(derive(self.seed, "directions", *given.shape))
+        size = self.step * given.detach().float().square().mean().sqrt()
+        moved = torch.zeros(sight.eye.tokens, device=given.device)
+        for _ in range(self.samples):
+            way = torch.nn.functional.normalize(torch.randn(given.shape, generator=lot), dim=-1)
+            step = (size * way.to(given.device)).to(given.dtype)
+            up, down = (sight.eye.project.forward(given + sign * step) for sign in (1, -1))  # past its hooks
+            moved = moved + (up - down).reshape(sight.eye.tokens, -1).float().norm(dim=-1) / (2 * size)
+        return sight.here(moved / self.samples)
+
+    def choose(self, sight: Sight, count: int) -> Choice:
+        value, similarity = even(self.scores(sight).detach()), cosine(sight.states.detach())
+        chosen = [int(value.argmax())]
+        nearest = similarity[:, chosen[0]].clone()
+        while len(chosen) < count:
+            gain = value * (1 - nearest)
+            gain[chosen] = float("-inf")
+            chosen.append(int(gain.argmax()))
+            nearest = torch.maximum(nearest, similarity[:, chosen[-1]])
+        return Choice(torch.tensor(sorted(chosen), device=value.device))

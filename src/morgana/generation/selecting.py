@@ -1,0 +1,80 @@
+"""Greedy selections as mathematics: similarities and scores in, sorted indices out; ties go to the earlier token."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+ASKED = 16  # tokens whose addition is computed anew at once
+
+
+def cosine(left: Tensor, right: Tensor | None = None) -> Tensor:
+    """(N, M) cosines of rows of `left` (N, D) with those of `right` (M, D), or among themselves; float32 or more."""
+    unit = [
+        torch.nn.functional.normalize(x if x.dtype == torch.float64 else x.float(), dim=-1)
+        for x in (left, right)
+        if x is not None
+    ]
+    return unit[0] @ unit[-1].T
+
+
+def farthest_first(similarity: Tensor, count: int, first: int) -> Tensor:
+    """k-center greedy from `first`: always the token whose nearest chosen one is least similar, (count,) sorted."""
+    nothing = torch.zeros(len(similarity), dtype=similarity.dtype, device=similarity.device)
+    nothing[first] = 1
+    return marginal(nothing, similarity, count, 0.0)
+
+
+def marginal(importance: Tensor, similarity: Tensor, count: int, balance: float) -> Tensor:
+    """Maximal marginal relevance: balance · importance − (1 − balance) · similarity to the nearest chosen, greedily.
+
+    The first is the most important. A balance of 1 is top-k, and 0 is farthest-first.
+    """
+    importance, similarity = importance.detach(), similarity.detach()
+    chosen = [int(importance.argmax())]
+    nearest = similarity[:, chosen[0]].clone()
+    taken = torch.zeros(len(importance), dtype=torch.bool, device=importance.device)
+    taken[chosen[0]] = True
+    while len(chosen) < count:
+        gain = balance * importance - (1 - balance) * nearest
+        new = int(gain.masked_fill(taken, float("-inf")).argmax())
+        chosen.append(new)
+        taken[new] = True
+        nearest = torch.maximum(nearest, similarity[:, new])
+    return torch.tensor(sorted(chosen), device=importance.device)
+
+
+def max_sum(similarity: Tensor, count: int, first: int) -> Tensor:
+    """Greedy max-sum diversity from `first`: always the token with the least summed similarity to the chosen."""
+    similarity = similarity.detach()
+    chosen, total = [first], similarity[:, first].clone()
+    total[first] = float("inf")
+    while len(chosen) < count:
+        new = int(total.argmin())
+        chosen.append(new)
+        total = total + similarity[:, new]
+        total[new] = float("inf")
+    return torch.tensor(sorted(chosen), device=similarity.device)
+
+
+def cover(gains: Tensor, count: int, bonus: Tensor | None = None) -> Tensor:
+    """Greedy maximum of Σ_r max_{j chosen} gains[r, j] + Σ_{j chosen} bonus[j], gains (R, N) of at least 0.
+
+    Monotone and submodular where the bonus is of at least 0, so at least 1 − 1/e of the optimum. What a token adds can
+    only shrink, so only those whose last known addition is among the largest are asked again (lazy greedy).
+    """
+    columns = gains.detach().T.contiguous()  # (N, R)
+    extra = columns.new_zeros(len(columns)) if bonus is None else bonus.detach()
+    best = columns.new_zeros(columns.shape[1])
+    bound, chosen = columns.sum(1) + extra, torch.zeros(len(columns), dtype=torch.bool, device=columns.device)
+    known = ~chosen
+    for _ in range(count):
+        while not known[new := int(bound.argmax())]:
+            ask = bound.masked_fill(known, float("-inf")).topk(min(ASKED, len(bound))).indices
+            bound[ask] = ((columns[ask] - best).relu().sum(1) + extra[ask]).masked_fill(chosen[ask], float("-inf"))
+            known[ask] = True
+        chosen[new] = True
+        bound[new] = float("-inf")
+        best = torch.maximum(best, columns[new])
+        known = torch.zeros_like(chosen)
+    return chosen.nonzero().flatten()

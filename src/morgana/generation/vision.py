@@ -1,0 +1,143 @@
+"""What the vision tower did, image by image, for the pruners that ask; and closing tokens inside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from morgana.generation.pruner import Narrowing, Pruner, Watched
+from morgana.generation.sight import Eye
+from morgana.generation.watching import Taken, Watch, blocks, watching
+from morgana.types import SpecError
+
+PROJECTORS = ("multi_modal_projector", "mm_projector", "merger", "connector", "aligner", "projector")
+
+
+@dataclass(eq=False)
+class Eyes:
+    """The eyes of a batch; filled by the pass under way."""
+
+    watch: Watch | None = None
+    depth: int = 0
+    grids: Tensor | None = None  # (I, 3) frames, rows and columns of patches
+    projected: Tensor | None = None
+    projector: Any = None
+    open: list[Tensor] = field(default_factory=list)  # (P,) by image
+    scores: list[Tensor | None] = field(default_factory=list)
+
+    def of(self, image: int, tokens: int) -> Eye:
+        """The eye of one image of the batch."""
+        taken = {} if self.watch is None else {i: one(calls, image) for i, calls in self.watch.taken.items()}
+        grid = None
+        if self.grids is not None:
+            frames, rows, columns = (int(x) for x in self.grids[image])
+            side = round((frames * rows * columns / tokens) ** 0.5)
+            grid = rows // side, columns // side
+        closed = (self.open[image], self.scores[image]) if self.open else (None, None)
+        return Eye(taken, self.depth, tokens, grid, self._projected(image), self.projector, *closed)
+
+    def _projected(self, image: int) -> Tensor | None:
+        if self.projected is None or self.projected.ndim == 3:
+            return None if self.projected is None else self.projected[image]
+        if self.grids is None:
+            raise SpecError("the projector's input does not tell images apart; use a pruner that does not read it")
+        patches = self.grids.prod(-1)
+        first = int(patches[:image].sum())
+        return self.projected[first : first + int(patches[image])]
+
+    def forget(self, module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        """A new pass over images begins."""
+        if self.watch is not None:
+            self.watch.taken.clear()
+        self.open.clear()
+        self.scores.clear()
+        self.grids = kwargs.get("grid_thw", kwargs.get("image_grid_thw"))
+
+    def narrow(self, pruner: Narrowing, layer: int, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Before a layer of the vision tower: what the pruner closed after the one before is seen no more."""
+        calls = [] if self.watch is None else self.watch.taken.get(layer - 1, [])
+        if len(calls) != 1 or args[0].ndim != 3:
+            raise SpecError(
+                f"{pruner!r} works in vision towers that take a batch of images (CLIP, SigLIP), not this one"
+            )
+        count, width = args[0].shape[:2]
+        if not self.open:
+            self.open = [torch.ones(width, dtype=torch.bool, device=args[0].device) for _ in range(count)]
+            self.scores = [None] * count
+        for i in range(count):
+            made = pruner.narrow(layer - 1, one(calls, i), self.open[i], self.scores[i], self.depth)
+            self.open[i], self.scores[i] = made
+        mask = torch.stack(self.open)[:, None, None].expand(-1, 1, width, -1)
+        if self.watch is not None and self.watch.base == "eager":
+            low = torch.finfo(args[0].dtype).min
+            mask = torch.zeros_like(mask, dtype=args[0].dtype).masked_fill(~mask, low)
+        return (args[0], mask, *args[2:]), {k: v for k, v in kwargs.items() if k != "attention_mask"}
+
+
+def one(calls: Sequence[Taken], image: int) -> Taken:
+    """The operands of one image, whether a call held all of the batch or each held one."""
+    for call in calls:
+        if image < len(call.query):
+            return call.of(image)
+        image -= len(call.query)
+    raise SpecError(
+        "the vision tower saw fewer images than the prompts hold; use a pruner that does not read its attention "
+        "(MMTok, ToDRE, CATP)"
+    )
+
+
+@contextmanager
+def seeing(model: Any, wanted: Watched, pruners: Sequence[Pruner]) -> Iterator[Eyes]:
+    """Watch the vision tower and what goes into the projector, as far as somebody asks."""
+    tower = model.get_encoder(modality="image")
+    eyes = Eyes()
+    if tower is model:
+        if wanted.vision or wanted.projector:
+            raise SpecError(f"{type(model).__name__} has no vision tower of its own; use a pruner that reads none")
+        yield eyes
+        return
+    layers = blocks(tower)
+    eyes.depth = len(layers)
+    handles = [tower.register_forward_pre_hook(eyes.forget, with_kwargs=True)]
+    try:
+        if wanted.projector:
+            eyes.projector = projector(model)
+            handles.append(eyes.projector.register_forward_pre_hook(lambda m, args: note(eyes, args)))
+        for pruner in pruners:
+            if isinstance(pruner, Narrowing):
+                handles += [
+                    layers[i + 1].register_forward_pre_hook(closer(eyes, pruner, i + 1), with_kwargs=True)
+                    for i in pruner.watched(0, eyes.depth).vision
+                ]
+        with watching(model, "vision", tower, tuple(sorted({inside(i, eyes.depth) for i in wanted.vision}))) as watch:
+            eyes.watch = watch
+            yield eyes
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def note(eyes: Eyes, args: Any) -> None:
+    eyes.projected = args[0]
+
+
+def closer(eyes: Eyes, pruner: Narrowing, layer: int) -> Any:
+    return lambda module, args, kwargs: eyes.narrow(pruner, layer, args, kwargs)
+
+
+def inside(layer: int, depth: int) -> int:
+    if not -depth <= layer < depth:
+        raise SpecError(f"layer {layer} of a vision tower of {depth} layers; give {-depth} to {depth - 1}")
+    return layer % depth
+
+
+def projector(model: Any) -> Any:
+    for name, module in model.named_modules():
+        if name.rsplit(".", 1)[-1] in PROJECTORS:
+            return module
+    raise SpecError(f"{type(model).__name__} has no module called {', '.join(PROJECTORS)}; use another pruner")
