@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from contextlib import ExitStack, contextmanager
+from functools import partial, wraps
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ def hooked(block: Block) -> Iterator[None]:
     """The hooks that the block's interventions need, and no others."""
     handles: list[Any] = []
     wanted = [needs.at for needs in block.needs]
+    rest = ExitStack()
     try:
         for layer, module in enumerate(decoder(block.model).layers):
             if any(needs.hidden and layer in needs.layers.of(block.depth) for needs in block.needs):
@@ -28,12 +30,38 @@ def hooked(block: Block) -> Iterator[None]:
                 handles.append(module.register_forward_hook(partial(steer, block, layer)))
         if "logits" in wanted:
             handles.append(block.model.register_forward_hook(partial(speak, block), with_kwargs=True))
+            rest.enter_context(seeing(block))
         if "positions" in wanted:
             handles.append(listen(block, decoder(block.model)))
         yield
     finally:
+        rest.close()
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def seeing(block: Block) -> Iterator[None]:
+    """Remember what the eyes are given: `generate` opens them before it calls the model."""
+    body = block.model.base_model
+    look = getattr(body, "get_image_features", None)
+    if look is None:
+        yield
+        return
+
+    @wraps(look)
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        if current.get() is block:
+            given = inspect.signature(look).bind(*args, **kwargs).arguments
+            more = given.pop("kwargs", {})
+            block.sight = {**given, **more}
+        return look(*args, **kwargs)
+
+    body.get_image_features = watched
+    try:
+        yield
+    finally:
+        del body.get_image_features
 
 
 def decoder(model: Any) -> Any:
@@ -71,7 +99,8 @@ def speak(block: Block, module: Any, args: tuple[Any, ...], kwargs: dict[str, An
     if args:
         raise SpecError("an intervention on logits needs the model to be called with keywords, model(input_ids=…)")
     active = [i for i, needs in enumerate(block.needs) if needs.at == "logits"]
-    more = {i: {"inputs": kwargs, "again": partial(again, block, i, kwargs)} for i in active}
+    inputs = {**block.sight, **kwargs} if block.first == 0 else kwargs
+    more = {i: {"inputs": inputs, "again": partial(again, block, i, kwargs)} for i in active}
     output.logits = over_rows(block, output.logits, block.depth - 1, active, more)
     return output
 
@@ -101,6 +130,10 @@ def again(block: Block, i: int, inputs: dict[str, Any], changed: dict[str, Any])
     branch, kept = block.branches[i]
     token = current.set(branch)
     try:
+        seen = inputs.get("mm_encoder_outputs")
+        if seen and "pixel_values" in changed:
+            fresh = block.model.base_model.get_image_features(**{**block.sight, **changed})
+            changed = {"mm_encoder_outputs": {**seen, "image": fresh}}
         made: Tensor = block.model(**{**inputs, **changed, "past_key_values": kept}).logits
     finally:
         current.reset(token)

@@ -51,8 +51,9 @@ def cos_sin(rotary: Any, positions: Tensor, factor: Tensor) -> tuple[Tensor, Ten
     """Cosines and sines (B, G, N, D) of a turn by `positions` x `factor` (B, G, N)."""
     batch, groups, keys = factor.shape
     moved = positions[..., None, :] * factor  # (B, G, N) or (3, B, G, N)
+    # forward, not the call: `hear` must not take these for the positions of a pass
     moved = moved.reshape(*positions.shape[:-2], batch * groups, keys)
-    cos, sin = rotary(torch.zeros(1, dtype=torch.float32, device=factor.device), moved)
+    cos, sin = rotary.forward(torch.zeros(1, dtype=torch.float32, device=factor.device), moved)
     scale = getattr(rotary, "attention_scaling", 1.0)
     shape = (batch, groups, keys, cos.shape[-1])
     return cos.reshape(shape) / scale, sin.reshape(shape) / scale
