@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from _measure import Setting
 
-NAMES = ("index_build", "search", "attack_steps", "smoothguard", "bair", "demo")
+NAMES = ("index_build", "search", "attack_steps", "smoothguard", "bair", "interventions", "demo")
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from interventions import at_rest, at_work
 from morgana.generation.attention import intervening
 from morgana.generation.generators.hf import HF
 from morgana.generation.needs import Needs
+from morgana.generation.prompts import image_token
 from morgana.spec import components
 from morgana.types import Document, Hit, Query
 
@@ -22,6 +23,8 @@ QUERY, HITS = (
     Query("q", "Who operates the harbour?"),
     (Hit(Document("d", "It is Bluewater Holdings since 1987."), 1.0),),
 )
+
+ALREADY = {("paligemma", "ModalityMutual")}  # its image sees the question as it is
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +45,8 @@ def images() -> torch.Tensor:
 class Model:
     """A generator of one family with its batch of two prompts that differ in layout, and the plain logits of it."""
 
-    def __init__(self, folder: str, images: torch.Tensor) -> None:
+    def __init__(self, family: str, folder: str, images: torch.Tensor) -> None:
+        self.family = family
         self.folder, self.images = folder, [images[:1], images[1:]]
         self.queries, self.hits = [QUERY, Query("b", "1987?")], [HITS, ()]
         self.plain = HF(folder, max_new_tokens=3)
@@ -62,7 +66,7 @@ class Model:
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def model(request, families, images) -> Model:
-    return Model(families[request.param], images)
+    return Model(request.param, families[request.param], images)
 
 
 def real(logits, prompt):
@@ -103,7 +107,8 @@ class TestAtWork:
         later = model.passed(part, replace(prompt, inputs={**prompt.inputs, "input_ids": ids}), reference)
         assert torch.equal(first[:, :-1], later[:, :-1])
         assert not torch.equal(first[:, -1], later[:, -1])
-        assert not torch.equal(first, model.passed(model.plain, prompt))
+        if (model.family, name) not in ALREADY:
+            assert not torch.equal(first, model.passed(model.plain, prompt))
         assert first.isfinite().all()
 
     def test_cached_decoding_is_one_uncached_pass(self, model, vectors, name):
@@ -112,7 +117,11 @@ class TestAtWork:
         length = prompt.inputs["input_ids"].shape[1]
         with torch.no_grad(), intervening(part.network, part.interventions, prompt.spans, reference):
             made = part.network.generate(
-                **prompt.inputs, generation_config=part._greedy, output_logits=True, return_dict_in_generate=True
+                **prompt.inputs,
+                generation_config=part._greedy,
+                suppress_tokens=control(part.processor),  # a random model may say <image>
+                output_logits=True,
+                return_dict_in_generate=True,
             )
         new = made.sequences[:, length:]
         inputs = dict(prompt.inputs)
@@ -123,6 +132,10 @@ class TestAtWork:
         spans = tuple(replace(span, length=length + new.shape[1]) for span in prompt.spans)
         once = model.passed(part, replace(prompt, inputs=inputs, spans=spans), reference)[:, length - 1 : -1]
         torch.testing.assert_close(torch.stack(made.logits, 1)[0], once[0], atol=2e-3, rtol=1e-3)
+
+
+def control(processor):
+    return [*processor.tokenizer.all_special_ids, image_token(processor)]
 
 
 class Sums:
