@@ -202,6 +202,9 @@ def test_a_whole_calibration_wants_the_prompt(folder, batch):
 
     with pytest.raises(SpecError, match="whole prompt"):
         HF(folder, interventions=(AIF(),))._calibrate(*batch[:2])
+    generator = HF(folder)
+    with pytest.raises(SpecError, match="AIF needs a pass"):
+        passed(generator, generator.write(*batch), (AIF(),))
 
 
 def test_steering_vectors_are_made_from_a_generator_and_used(folder, pixels, query, hits, tmp_path):

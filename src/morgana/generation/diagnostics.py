@@ -107,9 +107,9 @@ class Scale:
         weight, layout = scores.softmax(-1), view.layout
         self.words, self.patches = (int(c.valid.sum()) for c in (layout.text, layout.visual))
         mine = view.mine[:, None, :, None]
-        found = ((columns.take(weight) * mine).sum() for columns in (layout.text, layout.visual))
-        before = self.by_layer.get(view.layer, (0.0, 0.0))
-        text, image = (was + now.cpu() for was, now in zip(before, found, strict=True))
+        text, image = ((columns.take(weight) * mine).sum().cpu() for columns in (layout.text, layout.visual))
+        if view.layer in self.by_layer:
+            text, image = text + self.by_layer[view.layer][0], image + self.by_layer[view.layer][1]
         self.by_layer[view.layer] = text, image
         return scores
 

@@ -51,6 +51,8 @@ class AIF:
             self.watch(x, view)
             return x
         if "hidden" not in view.memory:
+            if "peaks" not in view.memory:
+                raise SpecError("AIF needs a pass over the whole prompt first: use HF(..., interventions=(AIF(),))")
             peaks = torch.stack([view.memory["peaks"][i] for i in sorted(view.memory["peaks"])])
             view.memory["hidden"] = unimportant(peaks, view.memory["total"], visual, self.ratio)
         hidden: Tensor = view.memory["hidden"][:, None, None] & visual.mask

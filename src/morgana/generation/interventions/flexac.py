@@ -42,8 +42,7 @@ class FlexAC:
             made = load_file(self.vectors)["vectors"]
         except (OSError, KeyError, ValueError) as error:
             raise StoreError(f"no steering vectors in {self.vectors}: {error}; make them: steering_vectors") from error
-        directions: Tensor = torch.nn.functional.normalize(made.float(), dim=-1)
-        return directions
+        return torch.nn.functional.normalize(made.float(), dim=-1)
 
     def edit(self, states: Tensor, view: View) -> Tensor:
         if self.alpha == 0:
@@ -57,7 +56,8 @@ class FlexAC:
         way, size = known[view.layer].to(states), states.norm(dim=-1, keepdim=True)
         toward = (states * way).sum(-1, keepdim=True) / size.clamp(min=1e-12)
         moved = states + self.alpha * (1 - toward) / 2 * size * way
-        return moved * (size / moved.norm(dim=-1, keepdim=True).clamp(min=1e-12))
+        kept: Tensor = moved * (size / moved.norm(dim=-1, keepdim=True).clamp(min=1e-12))
+        return kept
 
 
 class Listening:
