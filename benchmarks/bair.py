@@ -65,7 +65,7 @@ def random_llava(layers: int) -> Any:
         num_hidden_layers=layers,
         num_attention_heads=8,
         num_key_value_heads=8,
-        max_position_embeddings=2048,
+        max_position_embeddings=8192,
     )
     made: Any = LlavaForConditionalGeneration(LlavaConfig(vision_config=vision, text_config=text, image_token_index=3))
     return made.eval().requires_grad_(False)

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from _measure import Setting
 
-NAMES = ("index_build", "index_store", "search", "attack_steps", "smoothguard", "bair", "pruning", "demo")
+NAMES = ("index_build", "index_store", "search", "attack_steps", "smoothguard", "bair", "pruning", "interventions", "demo")
 
 
 def main() -> None:

@@ -241,3 +241,22 @@ def little_space() -> Callable[[int], AbstractContextManager[None]]:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     return limited
+
+
+@pytest.fixture(scope="session")
+def families(
+    tmp_path_factory: pytest.TempPathFactory, tiny_llava_folder: Path, tiny_qwen2vl_folder: Path
+) -> dict[str, str]:
+    """A folder of every family that the seam serves."""
+    from families import BUILDERS
+
+    class Folders(dict[str, str]):
+        """Each built when it is asked for."""
+
+        def __missing__(self, name: str) -> str:
+            folder = tmp_path_factory.mktemp(name)
+            BUILDERS[name](folder)
+            self[name] = str(folder)
+            return self[name]
+
+    return Folders({"llava": str(tiny_llava_folder), "qwen2_vl": str(tiny_qwen2vl_folder)})

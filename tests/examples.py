@@ -14,6 +14,7 @@ BY_TYPE = {
     "bool": True,
     "Encoder": parse("HashEncoder()"),
     "Generator": parse("HF('x')"),
+    "Intervention": parse("BAIR()"),
     "Corpus": parse("Atlas(sites=2)"),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from families import BUILDERS
 
 from morgana.generation.generators.hf import HF
 from morgana.types import Document, Hit, Hits, Query
@@ -33,3 +34,8 @@ def hits() -> Hits:
 @pytest.fixture
 def pixels() -> torch.Tensor:
     return torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(params=["llava", "qwen2_vl", *BUILDERS])
+def family(request: pytest.FixtureRequest, families: dict[str, str]) -> tuple[str, str]:
+    return request.param, families[request.param]

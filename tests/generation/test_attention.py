@@ -7,6 +7,7 @@ import torch
 from morgana.generation.attention import NAME, intervening
 from morgana.generation.generators.hf import HF
 from morgana.generation.interventions.bair import BAIR
+from morgana.generation.needs import Needs
 from morgana.generation.prompts import Prompt
 from morgana.generation.visual import Probe
 from morgana.types import Query, SpecError
@@ -20,13 +21,11 @@ class Faint:
     count: int = 1
 
     @property
-    def calibrates(self):
-        return False
+    def needs(self):
+        return Needs(rows=lambda spans: range(max(spans.start, spans.stop - self.count), spans.stop))
 
-    def rows(self, spans):
-        return range(max(spans.start, spans.stop - self.count), spans.stop)
-
-    def edit(self, scores, layout, layer, reference):
+    def edit(self, scores, view):
+        layout = view.layout
         seen = layout.visual.take(scores)
         return (
             layout.visual.put(scores, seen + math.log(self.factor))
@@ -36,13 +35,14 @@ class Faint:
 
 
 class Broken(Faint):
-    def edit(self, scores, layout, layer, reference):
+    def edit(self, scores, view):
         raise RuntimeError("no")
 
 
 class Nowhere(Faint):
-    def rows(self, spans):
-        return range(0)
+    @property
+    def needs(self):
+        return Needs(rows=lambda spans: range(0))
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_decode_steps_are_left_alone(generator, batch):
     calls = []
 
     class Counting(Faint):
-        def edit(self, scores, layout, layer, reference):
+        def edit(self, scores, view):
             calls.append(tuple(scores.shape[2:]))
             return scores
 

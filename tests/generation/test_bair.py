@@ -3,11 +3,11 @@ import math
 import pytest
 import torch
 
-from morgana.generation.attention import Reference
 from morgana.generation.generators.hf import HF
 from morgana.generation.interventions.bair import BAIR, penalty, solve
 from morgana.generation.layout import Layout
 from morgana.generation.prompts import Spans
+from morgana.generation.view import Reference, View
 from morgana.generation.visual import Probe, sharpness
 from morgana.types import SpecError
 
@@ -82,7 +82,7 @@ def plainly(part, row, spans, log_odds, sharp):
     "part", [BAIR(), BAIR(1.0, 0.0), BAIR(0.3, 2.0, 0.5, 4), BAIR(0.0, 1.0), BAIR(1.0, 1.0, 3.0)], ids=repr
 )
 def test_it_is_the_equations_of_the_paper_head_by_head(part, scores, reference):
-    made = part.edit(scores, RAGGED, 0, reference)
+    made = part.edit(scores, View(RAGGED, 0, reference))
     for i, spans in enumerate(RAGGED.spans):
         for head in range(3):
             wanted = plainly(
@@ -96,7 +96,7 @@ def test_it_is_the_equations_of_the_paper_head_by_head(part, scores, reference):
 
 
 def test_fully_restored_attention_has_the_mass_and_sharpness_wanted(scores, reference):
-    made = BAIR(1.0, 0.0).edit(scores, RAGGED, 0, reference).softmax(-1)
+    made = BAIR(1.0, 0.0).edit(scores, View(RAGGED, 0, reference)).softmax(-1)
     for i, spans in enumerate(RAGGED.spans[:3]):
         seen = made[i, :, 0, columns(spans)[0]]
         torch.testing.assert_close(seen.sum(-1), reference.log_odds[0][i].sigmoid(), atol=1e-6, rtol=0)
@@ -106,10 +106,10 @@ def test_fully_restored_attention_has_the_mass_and_sharpness_wanted(scores, refe
 
 
 def test_nothing_is_done_without_strength_or_without_an_image(scores, reference):
-    assert torch.equal(BAIR(0.0, 0.0).edit(scores, RAGGED, 0, reference), scores)
-    assert torch.equal(BAIR(1.0, 1.0).edit(scores, RAGGED, 0, reference)[3], scores[3])
+    assert torch.equal(BAIR(0.0, 0.0).edit(scores, View(RAGGED, 0, reference)), scores)
+    assert torch.equal(BAIR(1.0, 1.0).edit(scores, View(RAGGED, 0, reference))[3], scores[3])
     blind = layout((0, 0, 0))
-    assert torch.equal(BAIR(1.0, 1.0).edit(scores[:1], blind, 0, None), scores[:1])
+    assert torch.equal(BAIR(1.0, 1.0).edit(scores[:1], View(blind, 0, None)), scores[:1])
 
 
 def test_the_penalty_only_lowers_text_and_spares_the_middle(scores):
@@ -131,7 +131,7 @@ def test_the_penalty_only_lowers_text_and_spares_the_middle(scores):
 
 
 def test_with_the_penalty_the_image_gets_at_least_its_mass(scores, reference):
-    made = BAIR(1.0, 1.0).edit(scores, RAGGED, 0, reference).softmax(-1)
+    made = BAIR(1.0, 1.0).edit(scores, View(RAGGED, 0, reference)).softmax(-1)
     for i, spans in enumerate(RAGGED.spans[:3]):
         assert (made[i, :, 0, columns(spans)[0]].sum(-1) >= reference.log_odds[0][i].sigmoid() - 1e-9).all()
 
@@ -142,7 +142,7 @@ def test_a_flat_image_a_single_visual_token_and_extreme_targets_stay_finite(scor
     odds = torch.tensor([[80.0, -80.0, 0.0]] * 4, dtype=torch.float64)
     for sharp in (0.0, 0.5, 1.0, float("nan")):
         target = Reference({0: odds}, {0: torch.full_like(odds, sharp)})
-        made = BAIR(1.0, 1.0).edit(scores, one, 0, target)
+        made = BAIR(1.0, 1.0).edit(scores, View(one, 0, target))
         assert torch.equal(made.isneginf(), scores.isneginf())
         assert made.softmax(-1).isfinite().all()
 
@@ -159,11 +159,11 @@ def test_the_scale_follows_its_equation_when_differentiated():
 
 def test_it_cannot_run_without_a_calibration_that_fits(scores, reference):
     with pytest.raises(SpecError, match="calibration pass"):
-        BAIR().edit(scores, RAGGED, 0, None)
+        BAIR().edit(scores, View(RAGGED, 0, None))
     with pytest.raises(SpecError, match="does not fit layer 1"):
-        BAIR().edit(scores, RAGGED, 1, reference)
+        BAIR().edit(scores, View(RAGGED, 1, reference))
     with pytest.raises(SpecError, match="does not fit"):
-        BAIR().edit(scores[:, :2], RAGGED, 0, reference)
+        BAIR().edit(scores[:, :2], View(RAGGED, 0, reference))
     with pytest.raises(SpecError, match=r"alpha_v is -0\.1"):
         BAIR(-0.1)
     with pytest.raises(SpecError, match="alpha_t is nan"):

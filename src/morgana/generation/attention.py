@@ -1,131 +1,85 @@
-"""The attention seam: inside `intervening(...)`, interventions edit scores of the rows that they ask for.
+"""The attention seam: inside `intervening(...)`, interventions edit what they ask for, and the rest is left as it is.
 
 One function is registered with transformers under one name; outside the block no model uses it. Inside, every row goes
 through the attention that the model had (SDPA, FlashAttention), and only the edited rows are computed again from their
-queries, in O(n). A row that comes back from its editors unchanged keeps the very bits that it had.
+queries, in O(n) a row. A row that comes back from its editors unchanged keeps the very bits that it had.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field
-from functools import cache, cached_property
-from typing import Any, Protocol, runtime_checkable
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from morgana.generation._block import Block, Intervention, current, merged
+from morgana.generation._hooks import hooked
+from morgana.generation._positions import turned
+from morgana.generation._products import attention, grouped, masks, scores
+from morgana.generation._rows import Rows
 from morgana.generation.layout import Layout
 from morgana.generation.prompts import Spans
+from morgana.generation.view import Reference, View
 from morgana.types import SpecError
 
+__all__ = ["NAME", "Intervention", "Reference", "View", "calibrating", "intervening"]
+
 NAME = "morgana"
-
-
-@dataclass(frozen=True, eq=False)
-class Reference:
-    """What the last prompt row of a calibration pass gave to the image, by layer: each (B, H)."""
-
-    log_odds: dict[int, Tensor]  # log of visual mass / text mass
-    sharpness: dict[int, Tensor]  # 1 - entropy / log N, in [0, 1]
-
-
-@runtime_checkable
-class Intervention(Protocol):
-    """Edits attention scores before the softmax, on the query rows it asks for."""
-
-    @property
-    def calibrates(self) -> bool:
-        """Whether `edit` wants the reference of a pass over the same image and question without documents."""
-        ...
-
-    def rows(self, spans: Spans) -> range:
-        """The query rows of one prompt that it edits, in tokens of the batch row."""
-        ...
-
-    def edit(self, scores: Tensor, layout: Layout, layer: int, reference: Reference | None) -> Tensor:
-        """(B, H, R, N) scaled scores, -inf where masked, to edited ones; must not write into its argument."""
-        ...
-
-
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """The query rows that somebody edits: `index` (B, R), filled up with 0 where a prompt has fewer.
-
-    `real` lists those that are no filling, as places in the batch, in `index` and in the prompt; `owned` holds for each
-    intervention which of `index` are its own, None if it asks for none.
-    """
-
-    index: Tensor
-    real: tuple[Tensor, Tensor, Tensor]
-    owned: tuple[Tensor | None, ...]
-
-    @classmethod
-    def of(cls, interventions: Sequence[Intervention], layout: Layout) -> Rows:
-        wanted = [[set(part.rows(spans)) for spans in layout.spans] for part in interventions]
-        union = [sorted(set().union(*rows)) for rows in zip(*wanted, strict=True)]
-        widest = max(map(len, union))
-        filled = [row + [-1] * (widest - len(row)) for row in union]
-
-        def among(rows: list[set[int]]) -> Tensor:
-            found = [[t in mine for t in row] for row, mine in zip(filled, rows, strict=True)]
-            return torch.tensor(found, device=layout.device)
-
-        index = torch.tensor(filled, dtype=torch.long, device=layout.device)
-        batch, place = (index >= 0).nonzero(as_tuple=True)
-        owned = tuple(among(rows) if any(rows) else None for rows in wanted)
-        return cls(index.clamp(min=0), (batch, place, index[batch, place]), owned)
-
-
-@dataclass(eq=False)
-class Block:
-    """The state of one `intervening` block."""
-
-    interventions: tuple[Intervention, ...]
-    layout: Layout
-    reference: Reference | None
-    base: str  # the attention that the text tower had
-    fired: set[int] = field(default_factory=set)
-
-    @cached_property
-    def rows(self) -> Rows:
-        return Rows.of(self.interventions, self.layout)
-
-
-_active: ContextVar[Block | None] = ContextVar("morgana_block", default=None)
 
 
 @contextmanager
 def intervening(
     model: Any, interventions: Sequence[Intervention], spans: Sequence[Spans], reference: Reference | None = None
 ) -> Iterator[None]:
-    """Let the interventions edit the text tower's attention in the block; the model is restored in any case.
+    """Let the interventions edit the text tower in the block; the model is restored in any case.
 
     SpecError when an intervention was never asked, or when the model is given other prompts than `spans` describes.
     """
     if not interventions:
         yield
         return
+    with entered(model, interventions, spans, reference) as block:
+        yield
+    block.check_fired()
+
+
+@contextmanager
+def calibrating(
+    model: Any, interventions: Sequence[Intervention], spans: Sequence[Spans], notes: dict[Any, dict[Any, Any]]
+) -> Iterator[None]:
+    """Let the interventions look at the scores of their rows without changing any; `notes` is given their memories."""
+    with entered(model, interventions, spans, None, calibration=True) as block:
+        yield
+    block.check_fired()
+    notes.update(zip(block.interventions, block.memories, strict=True))
+
+
+@contextmanager
+def entered(
+    model: Any,
+    interventions: Sequence[Intervention],
+    spans: Sequence[Spans],
+    reference: Reference | None,
+    *,
+    calibration: bool = False,
+) -> Iterator[Block]:
     register()
     key, before = text_tower(model)
-    outer = _active.get()
+    outer = current.get()
     base = outer.base if before == NAME and outer else before
-    block = Block(tuple(interventions), Layout(tuple(spans), model.device), reference, base)
-    token = _active.set(block)
+    layout = Layout(tuple(spans), model.device)
+    block = Block(model, tuple(interventions), layout, reference, base, calibration)
+    token = current.set(block)
     try:
-        model.set_attn_implementation({key: NAME})
-        yield
+        with hooked(block):
+            model.set_attn_implementation({key: NAME})
+            yield block
     finally:
         model.set_attn_implementation({key: before})
-        _active.reset(token)
-    for i, part in enumerate(interventions):
-        if i not in block.fired:
-            raise SpecError(
-                f"{part!r} did not fire: no forward pass of {type(model).__name__} edited its rows "
-                f"{[part.rows(s) for s in spans][:4]}; run the model inside the block"
-            )
+        current.reset(token)
 
 
 def text_tower(model: Any) -> tuple[str, str]:
@@ -155,7 +109,7 @@ def mask(*args: Any, **kwargs: Any) -> Any:
 
 def base_name() -> str:
     """The attention below ours; eager attention is each model's own and has no name, so SDPA stands in for it."""
-    block = _active.get()
+    block = current.get()
     return "sdpa" if block is None or block.base == "eager" else block.base
 
 
@@ -165,75 +119,68 @@ def attend(
     """Attention of (B, H, Q, D) queries: (B, Q, H, D), with the rows of the active block edited."""
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    block = _active.get()
-    out, weights = ALL_ATTENTION_FUNCTIONS[base_name()](module, query, key, value, attention_mask, **kwargs)
-    if block is None or not prefill(block, query, key):
-        return out, weights
-    index = block.rows.index
-    if not index.numel():
-        return out, weights
-    taken = query.gather(2, index[:, None, :, None].expand(-1, query.shape[1], -1, query.shape[3]))
-    plain = visible(scores(taken, key, kwargs.get("scaling")), index, attention_mask)
-    edited = edit(block, plain, module.layer_idx)
-    fresh = grouped(edited.softmax(-1).to(value.dtype), value).transpose(1, 2)  # (B, R, H, D)
-    changed = (edited != plain).any(-1).transpose(1, 2)[..., None]
-    batch, place, row = block.rows.real
-    new = torch.where(changed[batch, place], fresh[batch, place], out[batch, row])
-    put = out.index_put if out.requires_grad else out.index_put_
-    return put((batch, row), new), weights
+    block = current.get()
+    plain = ALL_ATTENTION_FUNCTIONS[base_name()]
+    if block is None:
+        return plain(module, query, key, value, attention_mask, **kwargs)  # type: ignore[no-any-return]
+    layer = module.layer_idx
+    block.open(query.shape[2], key.shape[2], len(query), layer)
+    query, key = turned(block, layer, query, key)
+    out, weights = plain(module, query, key, value, attention_mask, **kwargs)
+    masking, scoring = block.active("mask", layer), block.active("scores", layer)
+    rows = block.rows((*masking, *scoring))
+    with torch.autocast(query.device.type, enabled=False):
+        for piece in rows.pieces(query.shape[1], key.shape[2]):
+            before = masks(piece.index, attention_mask, block.first, block.stop, kwargs.get("sliding_window"))
+            allowed = edited(block, before, layer, piece, masking, 0)
+            if scoring:
+                redone = rescored(block, layer, piece, (query, key, value), before, allowed, kwargs.get("scaling"))
+            else:
+                redone = remasked(piece, (query, key, value), before, allowed, kwargs.get("scaling"))
+            if redone is not None:
+                out = piece.put(out, *redone)
+    return out, weights
 
 
-def prefill(block: Block, query: Tensor, key: Tensor) -> bool:
-    """Whether this is the pass over the prompts; False in cached decoding. SpecError when the spans do not match."""
-    rows, queries, keys, length = query.shape[0], query.shape[2], key.shape[2], block.layout.length
-    if rows == len(block.layout.spans):
-        if queries == length:
-            return True
-        if queries == 1 and keys > length:
-            return False
-    raise SpecError(
-        f"the spans describe {len(block.layout.spans)} rows of {length} tokens, the model was given {rows} rows of "
-        f"{queries} queries over {keys} keys; pass the spans of this very batch"
-    )
-
-
-def scores(query: Tensor, key: Tensor, scaling: float | None) -> Tensor:
-    """(B, H, R, N) scaled products, in float32 at least; keys may have fewer heads."""
-    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    made = grouped(query * scaling, key.transpose(2, 3))
-    return made if made.dtype == torch.float64 else made.float()
-
-
-def grouped(left: Tensor, right: Tensor) -> Tensor:
-    """`left @ right` where several heads of `left` (B, H, R, K) share one of `right` (B, G, K, M)."""
-    batch, heads, rows, inner = left.shape
-    shared = right.shape[1]
-    made = left.reshape(batch, shared, heads // shared * rows, inner) @ right
-    return made.view(batch, heads, rows, right.shape[-1])
-
-
-def visible(scores: Tensor, index: Tensor, attention_mask: Tensor | None) -> Tensor:
-    """Scores with -inf on the keys that the rows must not see, whatever form the mask has."""
-    if attention_mask is None or attention_mask.dim() == 2:  # causal; 2: FlashAttention's padding mask
-        seen = torch.arange(scores.shape[-1], device=scores.device) <= index[:, None, :, None]
-        if attention_mask is not None:
-            seen = seen & attention_mask[:, None, None, : scores.shape[-1]].bool()
-        return scores.masked_fill(~seen, float("-inf"))
-    rows = attention_mask.expand(len(index), -1, -1, -1)
-    picked = rows.gather(2, index[:, None, :, None].expand(-1, rows.shape[1], -1, rows.shape[3]))
-    if picked.dtype == torch.bool:
-        return scores.masked_fill(~picked, float("-inf"))
-    seen = picked > torch.finfo(picked.dtype).min / 2
-    return (scores + picked.masked_fill(~seen, 0)).masked_fill(~seen, float("-inf"))
-
-
-def edit(block: Block, plain: Tensor, layer: int) -> Tensor:
-    """Every intervention's edit of its own rows, in order."""
-    edited = plain
-    for i, (part, mine) in enumerate(zip(block.interventions, block.rows.owned, strict=True)):
-        if mine is None:
+def edited(block: Block, x: Tensor, layer: int, piece: Rows, active: Sequence[int], offset: int) -> Tensor:
+    """Every active intervention's edit of its own rows (…, R, N), in order; `offset` is where they begin in `owned`."""
+    for place, i in enumerate(active, offset):
+        if not piece.any_owned[place]:
             continue
-        block.fired.add(i)
-        after = part.edit(edited, block.layout, layer, block.reference)
-        edited = torch.where(mine[:, None, :, None], after, edited)
-    return edited
+        mine = piece.owned[place]
+        after = block.edit(i, x, layer, piece.index, mine)
+        x = x if block.calibrating else merged(x, after, mine[:, None, :, None], whole=piece.all_owned[place])
+    return x
+
+
+def remasked(
+    piece: Rows, states: tuple[Tensor, Tensor, Tensor], before: Tensor, allowed: Tensor, scaling: float | None
+) -> tuple[Tensor, Tensor] | None:
+    """The rows (B, R, H, D) under an edited mask, and which of them it changed (B, R, H); None if none."""
+    query, key, value = states
+    changed = (allowed != before).any(-1).expand(-1, query.shape[1], -1).transpose(1, 2)
+    if allowed is before or not changed.any():
+        return None
+    return attention(piece.take(query), key, value, allowed, scaling).transpose(1, 2), changed
+
+
+def rescored(
+    block: Block,
+    layer: int,
+    piece: Rows,
+    states: tuple[Tensor, Tensor, Tensor],
+    before: Tensor,
+    allowed: Tensor,
+    scaling: float | None,
+) -> tuple[Tensor, Tensor] | None:
+    """The rows (B, R, H, D) with edited scores, and which of them changed (B, R, H); None if none."""
+    query, key, value = states
+    raw = scores(piece.take(query), key, scaling)
+    plain = raw + before
+    scoring = block.active("scores", layer)
+    made = plain if allowed is before else raw + allowed
+    made = edited(block, made, layer, piece, scoring, len(piece.owned) - len(scoring))
+    if made is plain:
+        return None
+    changed = (made != plain).any(-1).transpose(1, 2)
+    return grouped(made.softmax(-1).to(value.dtype), value).transpose(1, 2), changed

@@ -42,7 +42,7 @@ def prefill_cost(
 ) -> Cost:
     """Measure one prefill of a batch, calibration apart."""
     prompt = generator.write(pixels, queries, hits)
-    reference = generator._calibrate(pixels, queries)
+    reference = generator._calibrate(pixels, queries, prompt)
     network = generator.network
     wait(network)
     start = time.perf_counter()

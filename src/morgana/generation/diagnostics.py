@@ -1,17 +1,23 @@
-"""What the last prompt token looks at, by layer and head, without attention matrices."""
+"""What a model looks at, by layer, without attention matrices: at the last prompt token, and while it answers."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
+from morgana.generation.needs import Needs, answering, every
+from morgana.generation.view import View
 from morgana.generation.visual import Probe
-from morgana.types import Hits, Pixels, Query
+from morgana.types import Hits, Pixels, Query, SpecError
 
 if TYPE_CHECKING:
     from morgana.generation.generators.hf import HF
+
+STAGES = ("early", "middle", "late")  # thirds of the layers
 
 
 class Diagnosis(NamedTuple):
@@ -38,3 +44,112 @@ def diagnose(generator: HF, query: Query, hits: Hits, pixels: Pixels | None = No
         torch.stack([probe.sharpness[i][0] for i in layers]),
         torch.stack([probe.boundary[i][0] for i in layers]),
     )
+
+
+class Dominance(NamedTuple):
+    """How much more attention a text token gets than a visual one while the model answers (arXiv 2508.10552).
+
+    `mdi` = (A_T / |T|) / (A_O / |O|), and AEI = share of the attention / share of the tokens, of text and of the image;
+    each by stage (3,), the thirds of the layers, whose attention is added up over heads, layers and answering rows. 1
+    is even-handed; mdi = aei_text / aei_image, infinite where the image gets nothing. T is the prompt's text: the paper
+    does not say whether the answer so far counts, and here it does not.
+    """
+
+    mdi: Tensor
+    aei_text: Tensor
+    aei_image: Tensor
+
+
+def dominance(generator: HF, query: Query, hits: Hits, pixels: Pixels | None = None) -> Dominance:
+    """Let the generator answer, and measure text dominance by layer stage; SpecError without an image."""
+    pixels = generator.look(query) if pixels is None else pixels
+    if pixels is None:
+        raise SpecError(f"query {query.id!r} has no image, so that no modality can dominate; give pixels")
+    scale = Scale()
+    replace(generator, interventions=(*generator.interventions, scale)).generate([pixels], [query], [hits])
+    return balance(scale.text, scale.image, scale.words, scale.patches)
+
+
+def balance(text: Tensor, image: Tensor, words: int, patches: int) -> Dominance:
+    """Dominance from attention by layer (L,), and numbers of tokens.
+
+    >>> balance(torch.tensor([3.0]), torch.tensor([1.0]), 10, 10).mdi
+    tensor([3., 3., 3.])
+    """
+    parts = stages(len(text))
+    a_text, a_image = (torch.stack([x[p].sum() for p in parts]) for x in (text.double(), image.double()))
+    whole, count = a_text + a_image, words + patches
+    made = Dominance(
+        (a_text / words) / (a_image / patches), a_text / whole * count / words, a_image / whole * count / patches
+    )
+    return Dominance(*(x.float() for x in made))
+
+
+def stages(count: int) -> list[slice]:
+    """Early, middle and late layers; of fewer than three layers, stages share."""
+    edges = [round(i * count / len(STAGES)) for i in range(len(STAGES) + 1)]
+    return [slice(min(a, count - 1), max(b, min(a, count - 1) + 1)) for a, b in pairwise(edges)]
+
+
+@dataclass(eq=False)
+class Scale:
+    """An intervention that changes nothing and adds up what answering rows give to text and to the image."""
+
+    by_layer: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    words: int = 0
+    patches: int = 0
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(rows=answering)
+
+    def edit(self, scores: Tensor, view: View) -> Tensor:
+        weight, layout = scores.softmax(-1), view.layout
+        self.words, self.patches = (int(c.valid.sum()) for c in (layout.text, layout.visual))
+        mine = view.mine[:, None, :, None]
+        text, image = ((columns.take(weight) * mine).sum().cpu() for columns in (layout.text, layout.visual))
+        if view.layer in self.by_layer:
+            text, image = text + self.by_layer[view.layer][0], image + self.by_layer[view.layer][1]
+        self.by_layer[view.layer] = text, image
+        return scores
+
+    @property
+    def text(self) -> Tensor:
+        return torch.stack([self.by_layer[i][0] for i in sorted(self.by_layer)])
+
+    @property
+    def image(self) -> Tensor:
+        return torch.stack([self.by_layer[i][1] for i in sorted(self.by_layer)])
+
+
+def alignment(generator: HF, query: Query, hits: Hits, pixels: Pixels | None = None) -> Tensor:
+    """Modality alignment score by layer, (L,): mean over the question's tokens of the largest cosine to a visual token.
+
+    Published scores differ; ours is FILIP's text-to-image similarity (arXiv 2111.07783) on a layer's output, of states
+    whose mean over the prompt is taken off, since states of one layer all lean one way.
+    """
+    pixels = generator.look(query) if pixels is None else pixels
+    if pixels is None or not query.text:
+        raise SpecError(f"query {query.id!r} needs an image and a question to align; give pixels")
+    heard = Meeting()
+    with torch.no_grad():
+        generator.prefill([pixels], [query], [hits], probe=heard)
+    return torch.stack([heard.score[i] for i in sorted(heard.score)])
+
+
+@dataclass(eq=False)
+class Meeting:
+    """An intervention that changes nothing and compares states of the question with those of the image."""
+
+    score: dict[int, Tensor] = field(default_factory=dict)
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(rows=every, at="states")
+
+    def edit(self, states: Tensor, view: View) -> Tensor:
+        (spans,) = view.layout.spans
+        centred = torch.nn.functional.normalize((states[0] - states[0].mean(0)).float(), dim=-1)
+        seen = centred[[t for first, last in spans.image for t in range(first, last)]]
+        self.score[view.layer] = (centred[slice(*spans.question)] @ seen.T).amax(-1).mean().cpu()
+        return states

@@ -46,6 +46,16 @@ class Columns:
         taken = scores.gather(-1, index)
         return taken if self.full else taken.masked_fill(~self.mask, float("-inf"))
 
+    def among(self, count: int) -> Tensor:
+        """(B, 1, 1, N) which of N columns these are."""
+        made = torch.zeros(len(self.index), count + 1, dtype=torch.bool, device=self.index.device)
+        made.scatter_(1, self.index.masked_fill(~self.valid, count), True)
+        return made[:, None, None, :count]
+
+    def spread(self, values: Tensor, count: int) -> Tensor:
+        """(…, N) zeros with `values` (…, K) in these columns, for values (B, H, R, K)."""
+        return self.put(values.new_zeros(*values.shape[:-1], count), values)
+
     def put(self, scores: Tensor, values: Tensor) -> Tensor:
         """Scores (B, H, R, N) with `values` (B, H, R, K) in these columns."""
         index = self.index[:, None, None].expand(-1, *scores.shape[1:3], -1)
@@ -71,6 +81,15 @@ class Layout:
     @cached_property
     def visual(self) -> Columns:
         return Columns.of([[t for first, last in s.image for t in range(first, last)] for s in self.spans], self.device)
+
+    @cached_property
+    def question(self) -> Columns:
+        return Columns.of([range(*s.question) for s in self.spans], self.device)
+
+    @cached_property
+    def documents(self) -> Columns:
+        rows = [[t for first, last in s.documents for t in range(first, last)] for s in self.spans]
+        return Columns.of(rows, self.device)
 
     @cached_property
     def text(self) -> Columns:

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from morgana.generation._quirks import quirk
 from morgana.types import Hits, Pixels, Query, SpecError
 
 Span: TypeAlias = tuple[int, int]  # half-open
@@ -102,6 +103,8 @@ def template_of(processor: Any) -> str:
     template = getattr(processor, "chat_template", None) or getattr(processor.tokenizer, "chat_template", None)
     if isinstance(template, dict):
         template = template.get("default")
+    if not isinstance(template, str) and (odd := quirk(processor)):
+        return odd.template
     if not isinstance(template, str):
         raise SpecError("this model's processor has no chat template; use a chat model, or add chat_template.jinja")
     return template
@@ -112,12 +115,13 @@ def frame(processor: Any, *, image: bool) -> tuple[str, str, str]:
     """What the chat template writes before the text, after it, and between the prompt and the answer."""
     content = [{"type": "image"}] if image else []
     user = {"role": "user", "content": [*content, {"type": "text", "text": HERE}]}
-    asked = processor.apply_chat_template([user], add_generation_prompt=True)
+    template = template_of(processor)
+    asked = processor.apply_chat_template([user], add_generation_prompt=True, chat_template=template)
     before, found, after = asked.partition(HERE)
     if not found or HERE in after:
         raise SpecError("the chat template does not write the user's text once; this model cannot be prompted")
     said = {"role": "assistant", "content": [{"type": "text", "text": HERE}]}
-    gap, found, _ = processor.apply_chat_template([user, said])[len(asked) :].partition(HERE)
+    gap, found, _ = processor.apply_chat_template([user, said], chat_template=template)[len(asked) :].partition(HERE)
     return before, after, gap if found and not gap.strip() else ""
 
 
@@ -140,7 +144,7 @@ def write(
     frames = [frame(processor, image=image is not None) for image in pixels]
     said = [after + spoken(processor, answer, gap) for _, after, gap in frames]
     texts = [before + block.text + rest for (before, *_), block, rest in zip(frames, blocks, said, strict=True)]
-    images = [image[0] for image in pixels if image is not None]
+    images = [[] if image is None else [image[0]] for image in pixels]
     inputs = tokenise(processor, texts, images)
     offsets = inputs.pop("offset_mapping")
     padding = (inputs["attention_mask"] == 0).sum(1).tolist()
@@ -157,6 +161,8 @@ def write(
         locate(processor, inputs["input_ids"][i], offsets[i], padding[i], blocks[i], ends[i], tail[i])
         for i in range(len(blocks))
     )
+    if odd := quirk(processor):
+        odd.finish(inputs, spans)
     prompt = Prompt(inputs, spans)
     return prompt if answer is None else closed(prompt, end)
 
@@ -165,13 +171,27 @@ def spoken(processor: Any, answer: str | None, gap: str) -> str:
     return gap + neutral(processor, answer) if answer else ""
 
 
-def tokenise(processor: Any, texts: list[str], images: list[Tensor]) -> dict[str, Tensor]:
-    """The processor's own outputs, with character offsets; pixel values keep their gradient."""
+def tokenise(processor: Any, texts: list[str], images: list[list[Tensor]]) -> dict[str, Tensor]:
+    """The processor's own outputs, with character offsets; pixel values keep their gradient.
+
+    `images` are those of each text; where each has one, or none has, that is all that a processor may take.
+    """
     if not getattr(processor.tokenizer, "is_fast", False):
         raise SpecError(f"{type(processor.tokenizer).__name__} gives no character offsets; use a fast tokenizer")
+    flat = [image for few in images for image in few]
+    if odd := quirk(processor):
+        inputs = odd.tokenise(processor, texts, [image.detach() for image in flat])
+    else:
+        inputs = processed(processor, texts, [[image.detach() for image in few] for few in images])
+    if any(image.requires_grad for image in flat):
+        inputs.update(see(processor, flat, inputs))
+    return inputs
+
+
+def processed(processor: Any, texts: list[str], images: list[list[Tensor]]) -> dict[str, Tensor]:
     begin = processor.tokenizer.bos_token
     made = processor(
-        images=[image.detach() for image in images] or None,
+        images=images if any(images) else None,
         text=texts,
         padding=True,
         padding_side="left",
@@ -180,15 +200,12 @@ def tokenise(processor: Any, texts: list[str], images: list[Tensor]) -> dict[str
         return_offsets_mapping=True,
         return_tensors="pt",
     )
-    inputs = dict(made)
-    if any(image.requires_grad for image in images):
-        inputs.update(see(processor, images, inputs))
-    return inputs
+    return dict(made)
 
 
 def see(processor: Any, images: list[Tensor], inputs: dict[str, Tensor]) -> dict[str, Tensor]:
     """The image processor's outputs that the model takes, differentiable in the images."""
-    seen = processor.image_processor(images=images, do_rescale=False, return_tensors="pt")
+    seen = processor.image_processor(images=[[image] for image in images], do_rescale=False, return_tensors="pt")
     return {key: value for key, value in seen.items() if key in inputs}
 
 
@@ -246,7 +263,7 @@ def closed(prompt: Prompt, end: int | None) -> Prompt:
         whole = inputs["input_ids"].shape
         for key, value in inputs.items():
             if value.shape == whole:
-                fill = end if key == "input_ids" else int(key == "attention_mask")
+                fill = end if key == "input_ids" else int(value[0, -1])
                 inputs[key] = torch.nn.functional.pad(value, (0, 1), value=fill)
     ids = inputs["input_ids"][0]
     return Prompt(inputs, (replace(spans, length=len(ids)),), ids[spans.stop :])

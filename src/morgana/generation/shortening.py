@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from morgana.generation import attention
+from morgana.generation._block import current
 from morgana.generation.dropping import Scene
 from morgana.generation.layout import Layout
 from morgana.generation.plan import Kept, union
@@ -199,12 +199,10 @@ def along(values: Tensor, index: Tensor, dim: int) -> Tensor:
 
 def relay(layout: Layout) -> None:
     """Tell the attention seam, if it is at work, where everything lies now."""
-    names = vars(attention)
-    block = names.get("current", names.get("_active")).get()
+    block = current.get()
     if block is not None and block.layout is not layout:
         block.layout = layout
-        vars(block).pop("rows", None)
-        vars(block).get("known", {}).clear()
+        block.known.clear()
 
 
 def moved(spans: Spans, index: Tensor) -> Spans:

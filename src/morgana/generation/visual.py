@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from morgana.generation.attention import Reference
 from morgana.generation.layout import Layout
-from morgana.generation.prompts import Spans
+from morgana.generation.needs import Needs
+from morgana.generation.view import Reference, View
 
 EDGE = 0.2  # of the text at either end: the boundary tokens of BAIR
 
@@ -36,16 +36,16 @@ class Probe:
     log_odds: dict[int, Tensor] = field(default_factory=dict)  # (B, H)
     sharpness: dict[int, Tensor] = field(default_factory=dict)  # (B, H), NaN without an image
     boundary: dict[int, Tensor] = field(default_factory=dict)  # (B, H)
+    scores: dict[int, Tensor] = field(default_factory=dict)  # (B, H, 1, N)
+    layout: Layout | None = None
 
     @property
-    def calibrates(self) -> bool:
-        return False
+    def needs(self) -> Needs:
+        return Needs()
 
-    def rows(self, spans: Spans) -> range:
-        return range(spans.stop - 1, spans.stop)
-
-    def edit(self, scores: Tensor, layout: Layout, layer: int, reference: Reference | None) -> Tensor:
-        del reference
+    def edit(self, scores: Tensor, view: View) -> Tensor:
+        layout, layer = view.layout, view.layer
+        self.layout, self.scores[layer] = layout, scores
         text, place = layout.text.take(scores), torch.arange(layout.text.index.shape[1], device=scores.device)
         all_text = text.logsumexp(-1, keepdim=True)
         width, count = edge(text, layout.text.count), layout.text.count
@@ -60,4 +60,4 @@ class Probe:
         return scores
 
     def reference(self) -> Reference:
-        return Reference(self.log_odds, self.sharpness)
+        return Reference(self.log_odds, self.sharpness, self.scores, self.layout)

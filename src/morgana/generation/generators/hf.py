@@ -13,7 +13,7 @@ from torch import Tensor
 
 from morgana.corpus.images import load as load_image
 from morgana.generation import prompts
-from morgana.generation.attention import Intervention, Reference, intervening
+from morgana.generation.attention import Intervention, Reference, calibrating, intervening
 from morgana.generation.generators import _checkpoint
 from morgana.generation.prompts import Prompt
 from morgana.generation.pruner import Pruner
@@ -100,7 +100,8 @@ class HF:
         """Logits (B, V) of the first token of each answer, one pass; `probe` comes after the interventions."""
         prompt = self.write(pixels, queries, hits)
         extra = () if probe is None else (probe,)
-        return self._pass(prompt, (*self.interventions, *extra), self._calibrate(pixels, queries), 1)[:, -1]
+        reference = self._calibrate(pixels, queries, prompt)
+        return self._pass(prompt, (*self.interventions, *extra), reference, 1)[:, -1]
 
     def look(self, query: Query) -> Pixels | None:
         """The pixels of the query's image file, (1, 3, H, W) in [0, 1]."""
@@ -129,7 +130,7 @@ class HF:
     @torch.no_grad()
     def _answers(self, pixels: Sequence[Pixels | None], queries: Sequence[Query], hits: Sequence[Hits]) -> list[str]:
         prompt = self.write(pixels, queries, hits)
-        reference = self._calibrate(pixels, queries)
+        reference = self._calibrate(pixels, queries, prompt)
         with self._at_work(self.interventions, prompt, reference):
             ids = self.network.generate(**prompt.inputs, generation_config=self._greedy)
         said = ids[:, prompt.inputs["input_ids"].shape[1] :]
@@ -139,11 +140,7 @@ class HF:
         self._checked(pixels, len(pixels))
         prompt = self._shared(pixels, query, hits, text)
         assert prompt.answer is not None
-        reference = None
-        if self._calibrates:
-            probe = Probe()
-            self._pass(self._shared(pixels, query, ()), (probe,), None, 1)
-            reference = probe.reference()
+        reference = self._reference(lambda: self._shared(pixels, query, ()), lambda: self._shared(pixels, query, hits))
         count = len(prompt.answer)
         return self._pass(prompt, self.interventions, reference, count + 1)[:, :-1], prompt.answer
 
@@ -162,16 +159,33 @@ class HF:
         rows = {k: v.expand(len(pixels), -1) for k, v in one.inputs.items() if k not in seen}
         return self._placed(Prompt({**rows, **seen}, one.spans * len(pixels), one.answer))
 
-    @property
-    def _calibrates(self) -> bool:
-        return any(part.calibrates for part in self.interventions)
+    def _calibrate(
+        self, pixels: Sequence[Pixels | None], queries: Sequence[Query], prompt: Prompt | None = None
+    ) -> Reference | None:
+        """What the interventions' calibration passes find; `prompt` is the whole prompt, for those that want it."""
 
-    def _calibrate(self, pixels: Sequence[Pixels | None], queries: Sequence[Query]) -> Reference | None:
-        if not self._calibrates:
-            return None
-        probe = Probe()
-        self._pass(self.write(pixels, queries, [()] * len(queries)), (probe,), None, 1)
-        return probe.reference()
+        def whole() -> Prompt:
+            if prompt is None:
+                raise SpecError("an intervention wants a pass over the whole prompt; give it")
+            return prompt
+
+        return self._reference(lambda: self.write(pixels, queries, [()] * len(queries)), whole)
+
+    def _reference(self, bare: Callable[[], Prompt], whole: Callable[[], Prompt]) -> Reference | None:
+        wanted = {part.needs.calibration for part in self.interventions}
+        found = Reference()
+        if "bare" in wanted:
+            probe = Probe()
+            self._pass(bare(), (probe,), None, 1)
+            found = probe.reference()
+        if parts := [part for part in self.interventions if part.needs.calibration == "whole"]:
+            prompt = whole()
+            with (
+                pruning(self.network, self.pruners, prompt.spans),
+                calibrating(self.network, parts, prompt.spans, found.notes),
+            ):
+                self.network(**prompt.inputs, use_cache=False, logits_to_keep=1)
+        return found if wanted - {"none"} else None
 
     def _pass(self, prompt: Prompt, parts: Sequence[Intervention], reference: Reference | None, keep: int) -> Tensor:
         """Logits (B, keep, V) of the last `keep` tokens."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from morgana.generation.attention import Reference
 from morgana.generation.layout import Layout
-from morgana.generation.prompts import Spans
+from morgana.generation.needs import Needs
+from morgana.generation.view import Reference, View
 from morgana.generation.visual import edge
 from morgana.spec import part
 from morgana.types import SpecError
@@ -41,19 +41,17 @@ class BAIR:
                 raise SpecError(f"BAIR's {name} is {value}; it must be a number of at least 0")
 
     @property
-    def calibrates(self) -> bool:
-        return self.alpha_v > 0
+    def needs(self) -> Needs:
+        return Needs(calibration="bare" if self.alpha_v else "none")
 
-    def rows(self, spans: Spans) -> range:
-        return range(spans.stop - 1, spans.stop)
-
-    def edit(self, scores: Tensor, layout: Layout, layer: int, reference: Reference | None) -> Tensor:
+    def edit(self, scores: Tensor, view: View) -> Tensor:
+        layout = view.layout
         seen, text = layout.visual.take(scores), layout.text.take(scores)
         if not seen.shape[-1]:
             return scores
         edited = scores
         if self.alpha_v:
-            log_odds, sharp = targets(reference, layer, scores)
+            log_odds, sharp = targets(view.reference, view.layer, scores)
             restored = restore(seen, text, layout, log_odds, self.gamma_s * sharp)
             edited = layout.visual.put(edited, torch.lerp(clear(seen), restored, self.alpha_v))
         if self.alpha_t:

@@ -1,0 +1,149 @@
+"""The state of one `intervening` block: who is active where, which pass is running, and what each remembers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from morgana.generation._rows import Rows
+from morgana.generation.layout import Layout
+from morgana.generation.needs import Needs, Place
+from morgana.generation.view import Reference, View
+from morgana.types import SpecError
+
+
+@runtime_checkable
+class Intervention(Protocol):
+    """Edits what a model computes, at the place, the layers and the rows that it asks for, and nowhere else.
+
+    `edit` is given, and gives back, by `needs.at`:
+
+    scores     (B, H, R, N) scaled attention scores before the softmax, -inf where masked
+    mask       (B, 1, R, N) what is added to the scores: 0, or -inf where masked; may come back with H heads
+    states     (B, R, D) what a layer gives to the next
+    positions  (B, 1, N) float positions of all tokens; may come back as (B, G, N), one for each head of the keys
+    logits     (B, R, V) of the next token
+
+    It must not write into its argument, and gives back equal numbers where it does nothing: those keep their bits.
+    Masks are settled first, then scores, each in the order of the interventions.
+    """
+
+    @property
+    def needs(self) -> Needs:
+        """What it asks of the seam."""
+        ...
+
+    def edit(self, x: Tensor, view: View, /) -> Tensor:
+        """The edited tensor."""
+        ...
+
+
+@dataclass(eq=False)
+class Block:
+    """`first` and `stop` are the tokens of the running pass: queries `first` to `stop`, keys 0 to `stop`."""
+
+    model: Any
+    interventions: tuple[Intervention, ...]
+    layout: Layout
+    reference: Reference | None
+    base: str  # the attention that the text tower had
+    calibrating: bool = False
+    root: Block | None = None  # the block that this one reads again for
+    fired: set[int] = field(default_factory=set)
+    first: int = 0
+    stop: int = 0
+    memories: list[dict[Any, Any]] = field(default_factory=list)
+    hidden: Tensor | None = None
+    known: dict[tuple[tuple[int, ...], int, int], Rows] = field(default_factory=dict)
+    angles: Any = None  # rotary positions, see _positions
+    sight: dict[str, Any] = field(default_factory=dict)  # what the vision tower was given
+    branches: dict[int, tuple[Block, Any]] = field(default_factory=dict)  # see _hooks
+
+    @property
+    def depth(self) -> int:
+        """Layers of the text tower."""
+        return int(self.model.config.get_text_config().num_hidden_layers)
+
+    @cached_property
+    def needs(self) -> tuple[Needs, ...]:
+        return tuple(part.needs for part in self.interventions)
+
+    @cached_property
+    def _layers(self) -> tuple[range, ...]:
+        return tuple(needs.layers.of(self.depth) for needs in self.needs)
+
+    @cached_property
+    def _active(self) -> dict[tuple[Place, int], tuple[int, ...]]:
+        return {}
+
+    def active(self, place: Place, layer: int) -> tuple[int, ...]:
+        """Which interventions reach in at this place of this layer; in a calibration all of them see the scores."""
+        if (place, layer) not in self._active:
+            at = ["scores" if self.calibrating else needs.at for needs in self.needs]
+            found = (i for i, layers in enumerate(self._layers) if at[i] == place and layer in layers)
+            self._active[place, layer] = tuple(found)
+        return self._active[place, layer]
+
+    def open(self, queries: int, keys: int, batch: int, layer: int) -> None:
+        """Note which pass this is; SpecError when it is over other prompts than the spans describe."""
+        prompts, length = len(self.layout.spans), self.layout.length
+        prefill = queries == keys == length
+        if batch != prompts or not (prefill or (queries < keys and keys - queries >= length)):
+            raise SpecError(
+                f"the spans describe {prompts} rows of {length} tokens, the model was given {batch} rows of "
+                f"{queries} queries over {keys} keys; pass the spans of this very batch"
+            )
+        self.first, self.stop = keys - queries, keys
+        if layer == 0 and prefill:
+            notes = {} if self.reference is None or self.calibrating else self.reference.notes
+            self.memories = [dict(notes.get(part, {})) for part in self.interventions]
+
+    def rows(self, active: Sequence[int]) -> Rows:
+        """The rows of the running pass that these interventions ask for."""
+        key = (tuple(active), self.first, self.stop)
+        if key not in self.known:
+            self.known = {k: v for k, v in self.known.items() if k[1:] == key[1:]}
+            self.known[key] = Rows.of([self.needs[i].rows for i in active], self.layout, self.first, self.stop)
+        return self.known[key]
+
+    def edit(self, i: int, x: Tensor, layer: int, index: Tensor, mine: Tensor, **more: Any) -> Tensor:
+        """What intervention `i` makes of `x`, whole."""
+        self.fired.add(i)
+        view = View(
+            layout=self.layout,
+            layer=layer,
+            reference=self.reference,
+            rows=index,
+            mine=mine,
+            depth=self.depth,
+            heads=int(self.model.config.get_text_config().num_attention_heads),
+            hidden=self.hidden if self.needs[i].hidden else None,
+            memory=self.memories[i],
+            calibrating=self.calibrating,
+            model=self.model,
+            **more,
+        )
+        return self.interventions[i].edit(x, view)
+
+    def check_fired(self) -> None:
+        for i, part in enumerate(self.interventions):
+            if i not in self.fired:
+                rows = [part.needs.rows(s) for s in self.layout.spans][:4]
+                raise SpecError(
+                    f"{part!r} did not fire: no forward pass of {type(self.model).__name__} edited its rows "
+                    f"{rows}; run the model inside the block"
+                )
+
+
+current: ContextVar[Block | None] = ContextVar("morgana_block", default=None)
+
+
+def merged(before: Tensor, after: Tensor, mine: Tensor, *, whole: bool) -> Tensor:
+    """`after` in the rows that are `mine` (broadcastable), `before` elsewhere."""
+    return after if whole or after is before else torch.where(mine, after, before)

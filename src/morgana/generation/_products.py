@@ -1,0 +1,54 @@
+"""Scaled products of queries and keys, and the masks that go with them, whatever form the model gave."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+HIDDEN = float("-inf")
+
+
+def scores(query: Tensor, key: Tensor, scaling: float | None) -> Tensor:
+    """(B, H, R, N) scaled products, in float32 at least; keys may have fewer heads."""
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    wide = torch.float64 if query.dtype == torch.float64 else torch.float32
+    return grouped(query.to(wide) * scaling, key.to(wide).transpose(2, 3))
+
+
+def grouped(left: Tensor, right: Tensor) -> Tensor:
+    """`left @ right` where several heads of `left` (B, H, R, K) share one of `right` (B, G, K, M)."""
+    batch, heads, rows, inner = left.shape
+    shared = right.shape[1]
+    made = left.reshape(batch, shared, heads // shared * rows, inner) @ right
+    return made.view(batch, heads, rows, right.shape[-1])
+
+
+def masks(index: Tensor, attention_mask: Tensor | None, first: int, keys: int, window: int | None) -> Tensor:
+    """(B, 1 or H, R, N) what is added to the scores of rows `index` (B, R): -inf where they must not see."""
+    place = index - first
+    if attention_mask is None or attention_mask.dim() == 2:  # causal; 2: FlashAttention's padding mask
+        column, row = torch.arange(keys, device=index.device), index[:, None, :, None]
+        seen = column <= row
+        if window is not None:
+            seen = seen & (column > row - window)
+        if attention_mask is not None:
+            seen = seen & attention_mask[:, None, None, :keys].bool()
+        return torch.zeros(seen.shape, device=index.device).masked_fill(~seen, HIDDEN)
+    rows = attention_mask[..., :keys].expand(len(index), -1, -1, -1)
+    picked = rows.gather(2, place[:, None, :, None].expand(-1, rows.shape[1], -1, rows.shape[3]))
+    if picked.dtype == torch.bool:
+        return torch.zeros(picked.shape, device=index.device).masked_fill(~picked, HIDDEN)
+    hidden = picked <= torch.finfo(picked.dtype).min / 2
+    return picked.to(torch.promote_types(picked.dtype, torch.float32)).masked_fill(hidden, HIDDEN)
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float | None) -> Tensor:
+    """(B, H, R, D) attention of a few rows under their own mask, without holding their scores."""
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = (x.repeat_interleave(groups, 1) for x in (key, value))
+    kind = torch.promote_types(query.dtype, value.dtype)
+    made: Tensor = torch.nn.functional.scaled_dot_product_attention(
+        query.to(kind), key.to(kind), value.to(kind), attn_mask=mask.to(kind), scale=scaling
+    )
+    return made

@@ -1,0 +1,105 @@
+"""Which query rows of a pass somebody edits, in pieces small enough to hold their scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from morgana.generation.layout import Layout
+from morgana.generation.needs import RowSet
+
+PIECE = 1 << 22  # scores (batch x heads x rows x keys) that are held at once
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """The rows that are edited: `index` (B, R), tokens of the prompt rows, of which `valid` (B, R) are no filling.
+
+    `first` is the token of the pass's first query: 0 in prefill, the newest in decoding. `owned` (B, R) holds for each
+    intervention which rows are its own, `all_owned` whether all are, and `any_owned` whether any is.
+    """
+
+    index: Tensor
+    valid: Tensor
+    first: int
+    owned: tuple[Tensor, ...]
+    all_owned: tuple[bool, ...]
+    any_owned: tuple[bool, ...]
+    even: tuple[int, int] | None  # half-open: the queries that `index` is, the same in every prompt
+
+    @classmethod
+    def of(cls, wanted: Sequence[RowSet], layout: Layout, first: int, stop: int) -> Rows:
+        """The rows of queries `first` to `stop` that each of `wanted` asks for."""
+        spans = [replace(s, length=stop) for s in layout.spans]
+        asked = [[clipped(rows(s), first, stop) for s in spans] for rows in wanted]
+        union = [sorted(set().union(*rows)) for rows in zip(*asked, strict=True)] if asked else [[] for _ in spans]
+        widest = max(map(len, union))
+        index = torch.full((len(spans), widest), stop - 1)  # filling is a row that sees something: no NaN
+        valid = torch.zeros(len(spans), widest, dtype=torch.bool)
+        for i, row in enumerate(union):
+            index[i, : len(row)] = torch.tensor(row, dtype=torch.long)
+            valid[i, : len(row)] = True
+        place = range(union[0][0] - first, union[0][-1] + 1 - first) if widest else range(0)
+        even = (place.start, place.stop) if all(row == union[0] for row in union) and len(place) == widest else None
+        owned = [among(index, rows) & valid for rows in asked]
+        full, some = (tuple(bool(of(mine)) for mine in owned) for of in (torch.all, torch.any))
+        device = layout.device
+        return cls(index.to(device), valid.to(device), first, tuple(o.to(device) for o in owned), full, some, even)
+
+    @cached_property
+    def place(self) -> Tensor:
+        """(B, R) which query of the pass each row is."""
+        return self.index - self.first
+
+    @cached_property
+    def real(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Of every row that is no filling: its batch row, its place in `index`, and its query."""
+        batch, place = self.valid.nonzero(as_tuple=True)
+        return batch, place, self.place[batch, place]
+
+    def pieces(self, heads: int, keys: int) -> list[Rows]:
+        """The rows in order, each piece with at most PIECE scores, or one row."""
+        count = self.index.shape[1]
+        size = max(1, PIECE // max(1, len(self.index) * heads * keys))
+        if count <= size:
+            return [self] if count else []
+        return [self.cut(start, min(start + size, count)) for start in range(0, count, size)]
+
+    def cut(self, start: int, stop: int) -> Rows:
+        even = None if self.even is None else (self.even[0] + start, self.even[0] + stop)
+        owned = tuple(o[:, start:stop] for o in self.owned)
+        here = slice(start, stop)
+        index, valid = self.index[:, here], self.valid[:, here]
+        return Rows(index, valid, self.first, owned, self.all_owned, self.any_owned, even)
+
+    def take(self, query: Tensor) -> Tensor:
+        """(B, H, R, D) these rows of (B, H, Q, D)."""
+        if self.even is not None:
+            return query[:, :, self.even[0] : self.even[1]]
+        return query.gather(2, self.place[:, None, :, None].expand(-1, query.shape[1], -1, query.shape[3]))
+
+    def put(self, out: Tensor, fresh: Tensor, changed: Tensor) -> Tensor:
+        """`out` (B, Q, H, D) with the `changed` (B, R, H) of `fresh` (B, R, H, D) in these rows."""
+        fresh = fresh.to(out.dtype)
+        if self.even is not None and not out.requires_grad and not fresh.requires_grad:
+            here = out[:, self.even[0] : self.even[1]]
+            here.copy_(fresh) if bool(changed.all()) else here.copy_(torch.where(changed[..., None], fresh, here))
+            return out
+        batch, place, row = self.real
+        new = torch.where(changed[batch, place][..., None], fresh[batch, place], out[batch, row])
+        return out.index_put((batch, row), new)
+
+
+def clipped(rows: range, first: int, stop: int) -> range:
+    return range(max(rows.start, first), min(rows.stop, stop))
+
+
+def among(index: Tensor, rows: Sequence[range]) -> Tensor:
+    """(B, R) which of `index` lie in each prompt's range."""
+    first = torch.tensor([r.start for r in rows], device=index.device)[:, None]
+    stop = torch.tensor([max(r.start, r.stop) for r in rows], device=index.device)[:, None]
+    return (index >= first) & (index < stop)

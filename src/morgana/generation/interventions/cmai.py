@@ -1,0 +1,60 @@
+"""CMAI, cross-modal attention inhibition (arXiv 2411.15453): text looks at the image through what text refers to."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from morgana.generation.needs import Depth, Layers, Needs, after_image
+from morgana.generation.view import View
+from morgana.spec import part
+from morgana.types import SpecError
+
+
+@part
+class CMAI:
+    """Hides from each text row the `quantile` of visual tokens on which it is least focused.
+
+    Focus F = A_tt A_ti: attention of text to the image, gathered through attention of text to text (rows of A_tt sum to
+    one over the text behind the image). Thresholds and layers are not published as far as we could find: a quantile of
+    each row, at all layers, means over heads, and the same tokens hidden for all heads.
+    """
+
+    quantile: float = 0.5
+    first: Depth = 0
+    stop: Depth | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.quantile < 1:
+            raise SpecError(f"CMAI's quantile is {self.quantile}; it must lie in [0, 1)")
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(rows=after_image, layers=Layers(self.first, self.stop))
+
+    def edit(self, scores: Tensor, view: View) -> Tensor:
+        visual = view.layout.visual
+        if self.quantile == 0 or not visual.index.shape[-1]:
+            return scores
+        focus = self.focus(scores.detach(), view)
+        rank = focus.masked_fill(~visual.valid[:, None], math.inf).argsort(dim=-1, stable=True).argsort(-1)
+        hidden = rank < (self.quantile * visual.valid.sum(-1)).floor()[:, None, None]
+        hidden = hidden & visual.valid[:, None]
+        return visual.put(scores, visual.take(scores).masked_fill(hidden[:, None], -math.inf))
+
+    def focus(self, scores: Tensor, view: View) -> Tensor:
+        """(B, R, V) for these rows; what earlier rows of the layer attended to is remembered."""
+        weight, visual = scores.softmax(-1).mean(1), view.layout.visual
+        seen = visual.take(weight[:, None])[:, 0].masked_fill(~visual.valid[:, None], 0)
+        rows = view.rows.masked_fill(~view.mine, -1)
+        if view.layer in view.memory:
+            before, gazes = view.memory[view.layer]
+            known, gazes = torch.cat([before, rows], 1), torch.cat([gazes, seen], 1)
+        else:
+            known, gazes = rows, seen
+        view.memory[view.layer] = known, gazes
+        through = weight.gather(-1, known.clamp(min=0)[:, None].expand(-1, weight.shape[1], -1))
+        through = through * (known >= 0)[:, None]
+        return through @ gazes / through.sum(-1, keepdim=True).clamp(min=1e-12)

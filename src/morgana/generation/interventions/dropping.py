@@ -1,0 +1,62 @@
+"""Heads and layers without the image (arXiv 2410.06169: MLLMs need fewer efforts to see)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from morgana.generation.needs import Depth, Layers, Needs, after_image
+from morgana.generation.view import View
+from morgana.spec import part
+from morgana.types import SpecError
+
+
+@part
+class DropHeads:
+    """Hides the image, from every text row behind it, in the `share` of heads that give it least attention.
+
+    "Treat Visual Tokens as Text?", inactive visual heads. The paper drops heads chosen once on a few samples; ours are
+    chosen for every row, which needs no samples.
+    """
+
+    share: float = 0.5
+    first: Depth = 0
+    stop: Depth | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise SpecError(f"DropHeads' share is {self.share}; it must lie in [0, 1]")
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(rows=after_image, layers=Layers(self.first, self.stop))
+
+    def edit(self, scores: Tensor, view: View) -> Tensor:
+        visual, dropped = view.layout.visual, int(self.share * scores.shape[1])
+        if not dropped or not visual.index.shape[-1]:
+            return scores
+        seen = visual.take(scores)
+        odds = seen.detach().logsumexp(-1, keepdim=True) - scores.detach().logsumexp(-1, keepdim=True)
+        least = odds.argsort(dim=1, stable=True).argsort(1) < dropped
+        return visual.put(scores, torch.where(least, -math.inf, seen))
+
+
+@part
+class DropLayers:
+    """From layer `first` on, text behind the image no longer sees it.
+
+    "Treat Visual Tokens as Text?", layers without visual computation; what it saves is had by pruning, this shows what
+    it costs. The depth is the paper's for LLaVA-1.5, about the last half.
+    """
+
+    first: Depth = 0.5
+    stop: Depth | None = None
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(rows=after_image, layers=Layers(self.first, self.stop), at="mask")
+
+    def edit(self, mask: Tensor, view: View) -> Tensor:
+        return mask.masked_fill(view.layout.visual.among(mask.shape[-1]), -math.inf)

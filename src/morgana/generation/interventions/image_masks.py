@@ -1,0 +1,113 @@
+"""Masks for the rows of the image: two that models are trained with, one that needs no training."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from morgana.generation.layout import Columns
+from morgana.generation.needs import Depth, Layers, Needs, image
+from morgana.generation.view import View
+from morgana.spec import part
+from morgana.types import SpecError
+
+
+@part
+class ModalityMutual:
+    """Lets image rows see the question behind them (MMA; Wang et al., 2025, AKI, arXiv 2503.02597).
+
+    The mask of AKI: causal, plus image rows x question columns; never the answer's. It helps models that were trained
+    with it; others it disturbs. `documents` opens the retrieved text too, which the paper does not have.
+    """
+
+    documents: bool = False
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(rows=image, at="mask")
+
+    def edit(self, mask: Tensor, view: View) -> Tensor:
+        count, layout = mask.shape[-1], view.layout
+        opened = layout.question.among(count)
+        if self.documents:
+            opened = opened | layout.documents.among(count)
+        return mask.masked_fill(own(view, count) & opened, 0.0)
+
+
+@part
+class NAAViT:
+    """No attention among visual tokens (SAISA; Yuan et al., 2025, arXiv 2502.02458): text before it, and itself.
+
+    It helps models that were trained with it; others it disturbs. That a token keeps sight of itself is our choice:
+    where no text stands before the image, it would see nothing.
+    """
+
+    first: Depth = 0
+    stop: Depth | None = None
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(rows=image, layers=Layers(self.first, self.stop), at="mask")
+
+    def edit(self, mask: Tensor, view: View) -> Tensor:
+        count = mask.shape[-1]
+        itself = torch.arange(count, device=mask.device) == view.rows[:, None, :, None]
+        return mask.masked_fill(own(view, count) & view.layout.visual.among(count) & ~itself, -math.inf)
+
+
+@part
+class NeighbourAware:
+    """Visual tokens see, of the image, only tokens at most `radius` rows and columns away (arXiv 2410.06169).
+
+    "Treat Visual Tokens as Text? But Your MLLM Only Needs Fewer Efforts to See", neighbour-aware visual attention; the
+    shape of the neighbourhood is our choice: a square. `width` is the tokens in a row of the image; None takes the
+    square root of each image's count.
+    """
+
+    radius: int = 7
+    width: int | None = None
+    first: Depth = 0
+    stop: Depth | None = None
+
+    def __post_init__(self) -> None:
+        if self.radius < 0 or (self.width is not None and self.width < 1):
+            raise SpecError(f"{self!r}: wanted a radius of at least 0 and a width of at least 1")
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(rows=image, layers=Layers(self.first, self.stop), at="mask")
+
+    def edit(self, mask: Tensor, view: View) -> Tensor:
+        count, visual = mask.shape[-1], view.layout.visual
+        if not visual.index.shape[-1]:
+            return mask
+        across, down = (spread(place, visual, count) for place in self.grid(visual))
+        rows = view.rows[..., None].clamp(max=count - 1)
+        far = torch.zeros_like(rows.expand(-1, -1, count), dtype=torch.bool)
+        for place in (across, down):  # (B, N)
+            here = place[:, None].expand(-1, rows.shape[1], -1).gather(-1, rows)
+            far = far | ((place[:, None] - here).abs() > self.radius)
+        return mask.masked_fill(own(view, count) & visual.among(count) & far[:, None], -math.inf)
+
+    def grid(self, visual: Columns) -> tuple[Tensor, Tensor]:
+        """(B, V) column and row of every visual token."""
+        counts = visual.valid.sum(-1)
+        width = counts.float().sqrt().round().long() if self.width is None else torch.full_like(counts, self.width)
+        if self.width is None and not torch.equal(width * width, counts):
+            raise SpecError(f"images of {counts.tolist()} tokens are no squares; say NeighbourAware(width=…)")
+        place = torch.arange(visual.index.shape[1], device=counts.device).expand(len(counts), -1)
+        width = width.clamp(min=1)[:, None]
+        return place % width, place // width
+
+
+def own(view: View, count: int) -> Tensor:
+    """(B, 1, R, 1) which of the rows are visual tokens: other text may stand between the parts of an image."""
+    seen = view.layout.visual.among(count)[:, 0, 0]
+    return seen.gather(1, view.rows.clamp(max=count - 1))[:, None, :, None]
+
+
+def spread(values: Tensor, columns: Columns, count: int) -> Tensor:
+    """(B, N) `values` (B, K) in these columns, 0 elsewhere."""
+    return columns.spread(values[:, None, None].float(), count)[:, 0, 0].long()

@@ -1,0 +1,63 @@
+"""MAD-RAG (arXiv 2602.00344), a baseline of BAIR: attention as it was without documents, mixed into the last row."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from morgana.generation.layout import Columns
+from morgana.generation.needs import Needs
+from morgana.generation.view import Reference, View
+from morgana.spec import part
+from morgana.types import SpecError
+
+
+@part
+class MADRAG:
+    """On the last prompt row, attention to image and question is averaged with a pass without documents.
+
+    As BAIR's authors run it: `mix` 0.5 of the reference, attention to documents times `documents`, then renormalised.
+    Layers are not named in what we could read: all of them. A prompt whose reference has another number of visual or
+    question tokens is refused.
+    """
+
+    mix: float = 0.5
+    documents: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.mix <= 1 or not 0 <= self.documents < math.inf:
+            raise SpecError(f"{self!r}: mix lies in [0, 1], and documents is at least 0")
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(calibration="bare" if self.mix else "none")
+
+    def edit(self, scores: Tensor, view: View) -> Tensor:
+        layout, made = view.layout, scores
+        level = scores.logsumexp(-1, keepdim=True)
+        if self.mix:
+            for name in ("visual", "question"):
+                columns: Columns = getattr(layout, name)
+                if columns.index.shape[-1]:
+                    theirs = without_documents(view.reference, name, view.layer, columns) + level
+                    mine = columns.take(scores) + (math.log(1 - self.mix) if self.mix < 1 else -math.inf)
+                    made = columns.put(made, torch.logaddexp(mine, theirs + math.log(self.mix)))
+        if self.documents != 1 and layout.documents.index.shape[-1]:
+            lost = math.log(self.documents) if self.documents else -math.inf
+            made = layout.documents.put(made, layout.documents.take(made) + lost)
+        return made
+
+
+def without_documents(reference: Reference | None, name: str, layer: int, columns: Columns) -> Tensor:
+    """(B, H, 1, K) log attention of the reference to the same tokens."""
+    if reference is None or reference.layout is None:
+        raise SpecError("MADRAG needs a calibration pass without documents: use HF(..., interventions=(MADRAG(),))")
+    theirs: Columns = getattr(reference.layout, name)
+    if theirs.index.shape != columns.index.shape or not torch.equal(theirs.valid, columns.valid):
+        raise SpecError(
+            f"MADRAG: the prompt has {columns.count.flatten().tolist()} {name} tokens, its reference "
+            f"{theirs.count.flatten().tolist()}; calibrate with the same image and question"
+        )
+    return theirs.take(reference.scores[layer].log_softmax(-1))

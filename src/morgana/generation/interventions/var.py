@@ -1,0 +1,79 @@
+"""VAR, visual attention redistribution (Kang et al., ICLR 2025, arXiv 2503.03321): from sinks to the image."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from morgana.generation.needs import Depth, Layers, Needs, after_image
+from morgana.generation.view import View
+from morgana.spec import part
+from morgana.types import SpecError
+
+
+@part
+class VAR:
+    """In image-centric heads, sink tokens keep `keep` of their attention; visual tokens that are no sinks get the rest.
+
+    A token is a sink if a sink dimension of its RMS-normalised hidden state exceeds `tau` (their eq. 3). A head is
+    image-centric, for one row, if the image has at least `mass` of its attention and sinks at most `rho` of that
+    (eqs. 6-7). All sinks give, visual and textual. `dims` are the model's sink dimensions (Llama-2-7B: 2533, 1415);
+    empty: the two largest of the first token at each layer, our choice for other models.
+    """
+
+    keep: float = 0.6
+    tau: float = 20.0
+    rho: float = 0.5
+    mass: float = 0.2
+    dims: tuple[int, ...] = ()
+    first: Depth = 2
+    stop: Depth | None = -1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.keep <= 1:
+            raise SpecError(f"VAR's keep is {self.keep}; it must lie in [0, 1]")
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(rows=after_image, layers=Layers(self.first, self.stop), hidden=True)
+
+    def edit(self, scores: Tensor, view: View) -> Tensor:
+        count = scores.shape[-1]
+        if self.keep == 1 or not view.layout.visual.index.shape[-1]:
+            return scores
+        sink = self.sinks(view, count)[:, None, None]
+        visual = view.layout.visual.among(count)
+        weight = scores.softmax(-1)
+        seen = (weight * visual).sum(-1, keepdim=True)
+        to_sinks = (weight * (visual & sink)).sum(-1, keepdim=True)
+        centric = (seen >= self.mass) & (to_sinks <= self.rho * seen) & (seen > to_sinks)
+        freed = (1 - self.keep) * (weight * sink).sum(-1, keepdim=True)
+        gain = (freed / (seen - to_sinks).clamp(min=1e-12)).log1p()
+        lost = math.log(self.keep) if self.keep else -math.inf
+        made = torch.where(sink, scores + lost, torch.where(visual, scores + gain, scores))
+        return torch.where(centric, made, scores)
+
+    def sinks(self, view: View, count: int) -> Tensor:
+        """(B, N) which tokens are sinks of this layer; those of earlier passes are remembered."""
+        known: Tensor | None = view.memory.get(view.layer)
+        if known is not None and known.shape[1] == count:
+            return known
+        assert view.hidden is not None
+        states = view.hidden.detach().float()
+        states = (states * states.square().mean(-1, keepdim=True).add(1e-6).rsqrt()).abs()
+        if known is None:
+            view.memory["dims", view.layer] = self.directions(states, view)
+        fresh = states.gather(2, view.memory["dims", view.layer].expand(-1, states.shape[1], -1)).amax(-1) > self.tau
+        made = fresh if known is None else torch.cat([known, fresh], 1)
+        view.memory[view.layer] = made
+        return made
+
+    def directions(self, states: Tensor, view: View) -> Tensor:
+        """(B, 1, S) the sink dimensions of each prompt."""
+        if self.dims:
+            return torch.tensor(self.dims, device=states.device).expand(len(states), 1, -1)
+        first = torch.tensor([s.start for s in view.layout.spans], device=states.device)
+        tokens = states[torch.arange(len(states), device=states.device), first]
+        return tokens.topk(2, -1).indices[:, None]

@@ -1,0 +1,347 @@
+"""Each method against its equation, written again in plain Python on float64 rows."""
+
+import math
+
+import pytest
+import torch
+
+from morgana.generation._products import masks
+from morgana.generation.interventions.aif import AIF
+from morgana.generation.interventions.cmai import CMAI
+from morgana.generation.interventions.contrastive import ClinicalContrast, VisualContrast, noised, plausible
+from morgana.generation.interventions.debiased_attention import DebiasedAttention, padded
+from morgana.generation.interventions.dropping import DropHeads, DropLayers
+from morgana.generation.interventions.gift import GIFT
+from morgana.generation.interventions.image_masks import ModalityMutual, NAAViT, NeighbourAware
+from morgana.generation.interventions.mad_rag import MADRAG
+from morgana.generation.interventions.var import VAR
+from morgana.generation.interventions.wrappers import InHeads, InLayers, Scaled
+from morgana.generation.layout import Layout
+from morgana.generation.needs import Layers
+from morgana.generation.prompts import Spans
+from morgana.generation.view import Reference, View
+from morgana.types import SpecError
+
+CPU, HEADS, N = torch.device("cpu"), 4, 30
+SPANS = (  # ragged: padding, image, a document, the question; the answer is two tokens
+    Spans(0, 28, N, ((3, 12),), ((14, 18),), (20, 25)),
+    Spans(4, 28, N, ((6, 10),), ((13, 15),), (21, 24)),
+)
+LAYOUT = Layout(SPANS, CPU)
+ROWS = torch.arange(12, N).expand(2, -1)
+
+
+def visual(i):
+    return list(range(*SPANS[i].image[0]))
+
+
+@pytest.fixture
+def scores():
+    made = torch.randn(2, HEADS, ROWS.shape[1], N, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 2
+    made = made + masks(ROWS, None, 0, N, None)
+    made[1, ..., :4] = -math.inf
+    return made
+
+
+def view(layer=1, rows=ROWS, **more):
+    more.setdefault("mine", torch.ones_like(rows, dtype=torch.bool))
+    return View(LAYOUT, layer, rows=rows, depth=4, heads=HEADS, **more)
+
+
+def each(scores):
+    for i in range(2):
+        for h in range(HEADS):
+            for r in range(scores.shape[2]):
+                yield i, h, r, [math.exp(float(x)) for x in scores[i, h, r].log_softmax(-1)]
+
+
+def close(made, wanted):
+    torch.testing.assert_close(made.softmax(-1), torch.tensor(wanted, dtype=torch.float64), atol=1e-9, rtol=1e-9)
+
+
+def test_mad_rag_averages_with_the_pass_without_documents(scores):
+    last = scores[:, :, -3:-2]
+    bare = Layout(tuple(Spans(2 - i * 2, 22, 22, ((4, 13 - 5 * i),), (), (15, 20 - 2 * i)) for i in range(2)), CPU)
+    theirs = torch.randn(2, HEADS, 1, 22, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    made = MADRAG().edit(last, view(reference=Reference(scores={1: theirs}, layout=bare)))
+    for i, h, r, row in each(last):
+        other = theirs[i, h, r].softmax(-1).tolist()
+        wanted = list(row)
+        for mine, ref in ((SPANS[i].image[0], bare.spans[i].image[0]), (SPANS[i].question, bare.spans[i].question)):
+            for a, b in zip(range(*mine), range(*ref), strict=True):
+                wanted[a] = (row[a] + other[b]) / 2
+        for t in range(*SPANS[i].documents[0]):
+            wanted[t] /= 2
+        close(made[i, h, r], [x / sum(wanted) for x in wanted])
+    with pytest.raises(SpecError, match="calibration pass without documents"):
+        MADRAG().edit(last, view())
+    with pytest.raises(SpecError, match=r"visual tokens, its reference"):
+        MADRAG().edit(last, view(reference=Reference(scores={1: theirs}, layout=Layout(bare.spans[::-1], CPU))))
+
+
+@pytest.mark.parametrize("part", [VAR(tau=2.0), VAR(keep=0.1, tau=1.8, rho=0.3, mass=0.1, dims=(1, 5))], ids=repr)
+def test_var_moves_the_attention_of_sinks_to_the_rest_of_the_image(scores, part):
+    hidden = torch.randn(2, N, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    made = part.edit(scores, view(hidden=hidden))
+    acted = 0
+    for i, h, r, row in each(scores):
+        states = [[float(x) for x in t] for t in hidden[i]]
+        norm = [[abs(x) / math.sqrt(sum(y * y for y in t) / len(t) + 1e-6) for x in t] for t in states]
+        start = SPANS[i].start
+        dims = part.dims or sorted(range(8), key=lambda d: -norm[start][d])[:2]
+        sink = [max(t[d] for d in dims) > part.tau for t in norm]
+        seen = sum(row[t] for t in visual(i))
+        wasted = sum(row[t] for t in visual(i) if sink[t])
+        wanted = list(row)
+        if seen >= part.mass and wasted <= part.rho * seen and seen > wasted:
+            freed = (1 - part.keep) * sum(w for w, s in zip(row, sink, strict=True) if s)
+            for t in range(N):
+                if sink[t]:
+                    wanted[t] = part.keep * row[t]
+                elif t in visual(i):
+                    wanted[t] = row[t] + freed * row[t] / (seen - wasted)
+            acted += freed > 0
+        else:
+            assert torch.equal(made[i, h, r], scores[i, h, r])
+        assert abs(sum(wanted) - 1) < 1e-9
+        close(made[i, h, r], wanted)
+    assert 0 < acted < scores[..., 0].numel()
+
+
+def test_var_takes_from_a_planted_sink_and_gives_to_a_planted_patch():
+    scores = torch.zeros(2, HEADS, 1, N)
+    scores[..., 7] = 3.0  # a patch
+    hidden = torch.ones(2, N, 64)
+    hidden[:, 0, 0] = hidden[:, 4, 0] = 1000.0  # the first tokens, and
+    hidden[:, 9, 0] = 1000.0  # one in the image
+    made = VAR(tau=7.0).edit(scores, view(rows=torch.full((2, 1), 28), hidden=hidden)).softmax(-1)
+    before = scores.softmax(-1)
+    assert (made[..., 9] < before[..., 9]).all()
+    assert (made[..., 7] > before[..., 7]).all()
+
+
+def test_gift_looks_where_the_gaze_moved_while_reading(scores):
+    part, memory = GIFT(alpha=2.0, beta=0.7, source=0, first=1, stop=None), {}
+    assert part.edit(scores, view(0, memory=memory)) is scores
+    made = part.edit(scores, view(1, memory=memory))
+    for i in range(2):
+        cells, moved = visual(i), {}
+        weights = scores[i].softmax(-1).tolist()
+        first, stop = SPANS[i].question
+        for h in range(HEADS):
+            moved[h] = [
+                sum(max(weights[h][t - 12][j] - weights[h][t - 13][j], 0.0) for t in range(first, stop)) for j in cells
+            ]
+        chosen = sorted(range(HEADS), key=lambda h: -sum(moved[h]))[:2]
+        mean = [sum(moved[h][j] for h in chosen) / 2 for j in range(len(cells))]
+        middle = sum(mean) / len(mean)
+        spread = math.sqrt(sum((x - middle) ** 2 for x in mean) / len(mean))
+        mean = [min(max(x, middle - 3 * spread), middle + 3 * spread) for x in mean]
+        salient = [(x - min(mean)) / (max(mean) - min(mean)) for x in mean]
+        for r in range(scores.shape[2]):
+            seen = [sum(weights[h][r][t] for t in cells) for h in range(HEADS)]
+            eager = sorted(range(HEADS), key=lambda h, s=seen: -s[h])[:2]
+            for h in range(HEADS):
+                if 12 + r < 27 or h not in eager:
+                    assert torch.equal(made[i, h, r], scores[i, h, r])
+                    continue
+                wanted = list(weights[h][r])
+                for t, s in zip(cells, salient, strict=True):
+                    wanted[t] *= math.exp(2.0 * s)
+                gain = sum(wanted[t] for t in cells) / seen[h]
+                for t in range(first, stop):
+                    wanted[t] *= 0.7 * gain
+                close(made[i, h, r], [x / sum(wanted) for x in wanted])
+
+
+def test_gift_reads_the_same_in_pieces(scores):
+    part, whole, cut = GIFT(source=0, first=1, stop=None), {}, {}
+    part.edit(scores, view(0, memory=whole))
+    for start in range(0, scores.shape[2], 5):
+        part.edit(scores[:, :, start : start + 5], view(0, ROWS[:, start : start + 5], memory=cut))
+    torch.testing.assert_close(whole["moved"], cut["moved"])
+
+
+@pytest.mark.parametrize("ratio", [None, 0.5])
+def test_aif_hides_the_tokens_that_all_layers_see_alike(scores, ratio):
+    part, memory = AIF(ratio), {}
+    layers = [scores, scores.flip(1) * 0.5, scores.roll(1, 2) * 2]
+    layers = [torch.where(scores.isneginf(), scores, s.nan_to_num(neginf=0.0)) for s in layers]
+    for layer, found in enumerate(layers):
+        assert part.edit(found, view(layer, memory=memory, calibrating=True)) is found
+    made = part.edit(torch.zeros(2, 1, ROWS.shape[1], N), view(memory=memory))
+    for i in range(2):
+        cells = visual(i)
+        seen = [x[i].softmax(-1).mean(0)[:, cells] for x in layers]  # (R, V)
+        entropies = []
+        for j in range(len(cells)):
+            d = [float(x[:, j].max()) for x in seen]
+            entropies.append(-sum(x / sum(d) * math.log(x / sum(d)) for x in d))
+        order = sorted(range(len(cells)), key=lambda j: entropies[j])
+        total = [float(sum(x[:, j].sum() for x in seen)) for j in range(len(cells))]
+
+        def flat(kept, total=total):
+            p = [total[j] / sum(total[k] for k in kept) for j in kept]
+            return -sum(x * math.log(x) for x in p) / math.log(max(2, len(kept)))
+
+        def kept(ratio, order=order):
+            return order[: len(order) - math.floor(ratio * len(order))]
+
+        start = flat(order)
+        best = ratio or max((r / 10 for r in range(1, 10)), key=lambda r: abs(flat(kept(r)) - start))
+        wanted = {cells[j] for j in order} - {cells[j] for j in kept(best)}
+        hidden = {t for t in range(N) if bool(made[i, 0, 0, t].isneginf())}
+        assert hidden == wanted
+        assert hidden
+
+
+def test_cmai_inhibits_what_the_text_it_refers_to_does_not_look_at(scores):
+    made = CMAI(0.4).edit(scores, view(memory={}))
+    pieces, memory = [], {}
+    for start in range(0, scores.shape[2], 7):
+        rows = ROWS[:, start : start + 7]
+        pieces.append(CMAI(0.4).edit(scores[:, :, start : start + 7], view(rows=rows, memory=memory)))
+    assert torch.equal(torch.cat(pieces, 2), made)
+    for i in range(2):
+        weight = scores[i].softmax(-1).mean(0)  # (R, N)
+        cells = visual(i)
+        for r in range(scores.shape[2]):
+            through = weight[r, 12 : 12 + r + 1]
+            focus = (through[:, None] * weight[: r + 1][:, cells]).sum(0) / through.sum()
+            least = {cells[j] for j in focus.argsort()[: math.floor(0.4 * len(cells))].tolist()}
+            for t in range(N):
+                same = made[i, :, r, t].isneginf().all() if t in least else None
+                assert torch.equal(made[i, :, r, t], scores[i, :, r, t]) if same is None else same
+
+
+def test_the_masks_of_image_rows_are_those_of_the_papers():
+    rows = torch.arange(N).expand(2, -1)
+    causal = masks(rows, None, 0, N, None)
+    mutual = ModalityMutual().edit(causal, view(rows=rows))
+    alone = NAAViT().edit(causal, view(rows=rows))
+    near = NeighbourAware(1, width=3).edit(causal, view(rows=rows))
+    for i in range(2):
+        cells, (first, stop) = visual(i), SPANS[i].question
+        for a in range(N):
+            for b in range(N):
+                seen = b <= a
+                own = a in cells and b in cells
+                assert bool(mutual[i, 0, a, b] == 0) == (seen or (a in cells and first <= b < stop))
+                assert bool(alone[i, 0, a, b] == 0) == (seen and (not own or a == b))
+                if own:
+                    x, y = a - cells[0], b - cells[0]
+                    close_by = abs(x % 3 - y % 3) <= 1 and abs(x // 3 - y // 3) <= 1
+                    assert bool(near[i, 0, a, b] == 0) == (seen and close_by)
+                else:
+                    assert near[i, 0, a, b] == causal[i, 0, a, b]
+    assert (mutual[..., 25:][..., :25, :] < 0).all(), "no row may see the answer or the template's tail"
+    with pytest.raises(SpecError, match="no squares"):
+        NeighbourAware().edit(
+            causal[:1], View(Layout((Spans(0, 28, N, ((3, 11),), (), (20, 25)),), CPU), 0, rows=rows[:1])
+        )
+
+
+def test_heads_that_see_least_are_blinded(scores):
+    made = DropHeads(0.5).edit(scores, view())
+    for i in range(2):
+        mass = scores[i].softmax(-1)[..., visual(i)].sum(-1)  # (H, R)
+        least = mass.argsort(0)[:2]
+        for r in range(scores.shape[2]):
+            for h in range(HEADS):
+                blind = h in least[:, r]
+                assert bool(made[i, h, r, visual(i)].isneginf().all()) == blind
+                assert blind or torch.equal(made[i, h, r], scores[i, h, r])
+    hidden = DropLayers(0.5).edit(torch.zeros(2, 1, 3, N), view())
+    assert DropLayers(0.5).needs.layers.of(32) == range(16, 32)
+    for i in range(2):
+        assert hidden[i, 0, 0].isneginf().nonzero().flatten().tolist() == visual(i)
+
+
+def test_debiasing_flattens_a_ramp_and_empties_the_padding():
+    ramp = torch.zeros(2, 1, 1, N)
+    for i in range(2):
+        count = len(visual(i))
+        ramp[i, 0, 0, visual(i)] = -math.log(0.36) * torch.arange(count) / (count - 1)
+    made = DebiasedAttention().edit(ramp, view())
+    torch.testing.assert_close(made, torch.zeros_like(made), atol=1e-6, rtol=0)
+    wide = padded(LAYOUT.visual, 3.0)[0, :9].view(3, 3)
+    assert wide.tolist() == [[True] * 3, [False] * 3, [True] * 3]
+    assert torch.equal(padded(LAYOUT.visual, 1 / 3)[0, :9].view(3, 3), wide.T)
+    assert not padded(LAYOUT.visual, 1.0).any()
+    hidden = DebiasedAttention(1.0, aspect=3.0).edit(torch.zeros(2, 1, 1, N), view())
+    assert hidden[0, 0, 0].isneginf().nonzero().flatten().tolist() == [3, 4, 5, 9, 10, 11]
+
+
+def test_contrast_is_the_published_combination_of_two_readings():
+    logits, other = torch.randn(2, 2, 3, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    seen = {}
+
+    def again(changed):
+        seen.update(changed)
+        return other
+
+    pixels = torch.rand(2, 3, 4, 4)
+    made = VisualContrast(0.5, beta=0.2).edit(logits, view(inputs={"pixel_values": pixels}, again=again))
+    p = logits.softmax(-1)
+    kept = p >= 0.2 * p.amax(-1, keepdim=True)
+    torch.testing.assert_close(made[kept], (1.5 * logits - 0.5 * other)[kept])
+    assert (made[~kept] < -1e300).all()
+    shift = seen["pixel_values"] - pixels * (seen["pixel_values"][0] - seen["pixel_values"][1])[0, 0, 0].div(
+        (pixels[0] - pixels[1])[0, 0, 0]
+    )
+    torch.testing.assert_close(shift[0], shift[1], atol=1e-5, rtol=0)
+    odds = ClinicalContrast((2, 5), (1.0, -9.0), alpha=2.0, beta=0.0, bound=3.0).edit(logits, view())
+    torch.testing.assert_close((odds - logits)[0, 0], torch.tensor([0, 0, 2.0, 0, 0, -6.0, 0], dtype=torch.float64))
+    assert torch.equal(plausible(logits, logits, 1.0).argmax(-1), logits.argmax(-1))
+    torch.testing.assert_close(noised(pixels, 2, 0, 0), pixels, atol=0.1, rtol=0)
+
+
+def test_wrappers_narrow_and_weaken(scores):
+    drop = DropHeads(0.5)
+    half = Scaled(drop, 0.25).edit(scores, view()).softmax(-1)
+    full = drop.edit(scores, view())
+    for i, h, r, row in each(scores):
+        wanted = list(row)
+        for t in visual(i):
+            wanted[t] *= 0.75 if bool(full[i, h, r, t].isneginf()) else 1
+        torch.testing.assert_close(half[i, h, r], torch.tensor(wanted, dtype=torch.float64) / sum(wanted))
+    assert Scaled(drop, 0.0).edit(scores, view()) is scores
+    assert torch.equal(Scaled(drop, 1.0).edit(scores, view()), full)
+    two = InHeads(drop, (0, -1)).edit(scores, view())
+    assert torch.equal(two[:, [0, 3]], full[:, [0, 3]])
+    assert torch.equal(two[:, 1:3], scores[:, 1:3])
+    flat = InHeads(DropLayers(), (1,)).edit(torch.zeros(2, 1, 3, N), view())
+    assert flat.shape[1] == HEADS
+    assert flat[:, 1].isneginf().any()
+    assert not flat[:, [0, 2, 3]].isneginf().any()
+    assert InLayers(drop, 0.25, -1).needs.layers.of(8) == range(2, 7)
+    assert InLayers(InHeads(drop, (0,)), 1).needs.rows is drop.needs.rows
+    with pytest.raises(SpecError, match=r"heads \(9,\) are not among the model's 4"):
+        InHeads(drop, (9,)).edit(scores, view())
+    with pytest.raises(SpecError, match="does not act by heads"):
+        InHeads(VisualContrast())
+    with pytest.raises(SpecError, match="share of the layers"):
+        Layers(1.5).of(8)
+    with pytest.raises(SpecError, match="layers 12 to None are none of 3"):
+        Layers(12).of(3)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: VAR(keep=2.0),
+        lambda: GIFT(share=0.0),
+        lambda: AIF(1.5),
+        lambda: CMAI(1.0),
+        lambda: NeighbourAware(-1),
+        lambda: DropHeads(2.0),
+        lambda: DebiasedAttention(0.0),
+        lambda: VisualContrast(-1.0),
+        lambda: ClinicalContrast((1,), ()),
+        lambda: Scaled(CMAI(), -1.0),
+        lambda: MADRAG(2.0),
+    ],
+)
+def test_settings_out_of_range_are_refused(build):
+    with pytest.raises(SpecError):
+        build()

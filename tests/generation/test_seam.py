@@ -1,0 +1,221 @@
+"""The seam beyond the last row: other places, all rows, autocast, gradients, pieces, and what is left behind."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from morgana.generation import _rows
+from morgana.generation.attention import intervening
+from morgana.generation.generators.hf import HF
+from morgana.generation.interventions.bair import BAIR
+from morgana.generation.interventions.cmai import CMAI
+from morgana.generation.interventions.contrastive import VisualContrast
+from morgana.generation.interventions.dropping import DropHeads, DropLayers
+from morgana.generation.interventions.gift import GIFT
+from morgana.generation.interventions.image_masks import NAAViT
+from morgana.generation.interventions.position_scaling import PositionScaling
+from morgana.generation.interventions.var import VAR
+from morgana.generation.interventions.wrappers import InLayers
+from morgana.generation.needs import Layers, Needs, answering, every
+from morgana.types import Query, SpecError
+
+ROWS = (
+    VAR(tau=1.5, mass=0.0, rho=0.9, first=0, stop=None),
+    GIFT(source=0, first=1, stop=None),
+    CMAI(),
+    DropHeads(),
+    NAAViT(),
+    PositionScaling(first=0),
+    VisualContrast(beta=0.0),
+)
+
+
+@dataclass(frozen=True)
+class Edit:
+    """Any edit at any place."""
+
+    change: object
+    asks: Needs
+
+    @property
+    def needs(self):
+        return self.asks
+
+    def edit(self, x, view):
+        return self.change(x, view)
+
+
+def fail(x, view):
+    raise RuntimeError("no")
+
+
+@pytest.fixture
+def batch(pixels, query, hits):
+    return [pixels[:1], pixels[1:], None], [query, Query("b", "1987?"), query], [hits, hits[:1], ()]
+
+
+def passed(generator, prompt, parts=(), **more):
+    with torch.no_grad(), intervening(generator.network, parts, prompt.spans):
+        return generator.network(**prompt.inputs, use_cache=False, **more).logits
+
+
+@pytest.mark.parametrize("part", ROWS, ids=repr)
+def test_the_gradient_through_edited_rows_is_the_slope(folder, pixels, query, hits, part):
+    generator = HF(folder, interventions=(part,))
+    start = pixels[:1].clone().requires_grad_()
+    generator.loss(start, query, hits, "Bluewater").sum().backward()
+    direction = start.grad / start.grad.norm()
+    with torch.no_grad():
+        ends = [generator.loss(pixels[:1] + s * direction, query, hits, "Bluewater") for s in (1e-4, -1e-4)]
+    assert start.grad.isfinite().all()
+    assert (start.grad != 0).float().mean() > 0.9
+    torch.testing.assert_close((ends[0] - ends[1])[0] / 2e-4, start.grad.norm(), rtol=0.15, atol=5e-2)
+
+
+def test_a_ragged_batch_has_finite_gradients(generator, pixels, query, hits):
+    prompt = generator.write([pixels[:1].clone().requires_grad_(), pixels[1:]], [query, Query("b", "?")], [hits, ()])
+    with intervening(generator.network, (CMAI(), NAAViT()), prompt.spans):
+        made = generator.network(**prompt.inputs, use_cache=False, logits_to_keep=1).logits
+    (grad,) = torch.autograd.grad(made.square().sum(), prompt.inputs["pixel_values"])
+    assert grad.isfinite().all()
+    assert (grad != 0).any()
+
+
+@pytest.mark.parametrize("part", [*ROWS, BAIR(0.0, 1.0)], ids=repr)
+def test_autocast_changes_the_precision_and_nothing_else(folder, batch, part):
+    generator = HF(folder)
+    prompt = generator.write(*batch)
+    rest = Edit(lambda x, view: x.clone(), Needs(rows=every, at=part.needs.at))
+    exact = passed(generator, prompt, (part,))
+    with torch.autocast("cpu", torch.bfloat16):
+        plain = passed(generator, prompt)
+        rough = passed(generator, prompt, (part,))
+        same = passed(generator, prompt, (rest,))
+    assert torch.equal(same[:, -1], plain[:, -1])
+    assert rough.isfinite().all()
+    assert not torch.equal(rough[:, -1], plain[:, -1])
+    near, far = ((x[:2, -1] - exact[:2, -1]).norm() for x in (rough, plain))
+    assert near < 2 * far + 1
+
+
+@pytest.mark.parametrize("part", ROWS[:5], ids=repr)
+def test_rows_in_pieces_are_the_rows_at_once(generator, batch, part, monkeypatch):
+    prompt = generator.write(*batch)
+    whole = passed(generator, prompt, (part,))
+    monkeypatch.setattr(_rows, "PIECE", 3 * 3 * 4 * prompt.spans[0].length)
+    cut = passed(generator, prompt, (part,))
+    for i, spans in enumerate(prompt.spans):
+        torch.testing.assert_close(cut[i, spans.start :], whole[i, spans.start :], atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("at", ["scores", "mask", "states", "positions", "logits"])
+def test_nothing_is_left_behind_after_an_exception_at_any_place(generator, batch, at):
+    network, prompt = generator.network, generator.write(*batch)
+    plain = passed(generator, prompt)
+    hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in network.modules()]
+    with pytest.raises(RuntimeError, match="no"):
+        passed(generator, prompt, (Edit(fail, Needs(rows=every, at=at, hidden=True)),))
+    assert hooks == [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in network.modules()]
+    assert "get_image_features" not in vars(network.base_model)
+    assert torch.equal(passed(generator, prompt), plain)
+
+
+def test_decode_rows_are_asked_one_by_one_and_memory_lasts_as_long_as_the_answer(generator, batch):
+    prompt, seen = generator.write(*batch), []
+
+    def watch(x, view):
+        view.memory["steps"] = view.memory.get("steps", 0) + 1
+        seen.append((view.layer, view.rows[0].tolist(), view.memory["steps"], tuple(x.shape[2:])))
+        return x
+
+    part = Edit(watch, Needs(rows=answering, layers=Layers(-1)))
+    with torch.no_grad(), intervening(generator.network, (part,), prompt.spans):
+        for _ in range(2):
+            generator.network.generate(**prompt.inputs, generation_config=generator._greedy)
+    length = prompt.spans[0].length
+    once = [(2, [length - 1 + i], i + 1, (1, length + i)) for i in range(5)]
+    assert seen[: len(seen) // 2] == once[: len(seen) // 2]
+    assert seen[len(seen) // 2 :] == seen[: len(seen) // 2], "a new prompt begins with an empty memory"
+
+
+def test_hidden_states_are_what_the_layer_was_given(generator, batch):
+    prompt, heard = generator.write(*batch), {}
+
+    def hear(x, view):
+        heard[view.layer] = view.hidden
+        return x
+
+    passed(generator, prompt, (Edit(hear, Needs(hidden=True, layers=Layers(1))),))
+    with torch.no_grad():
+        shown = generator.network(**prompt.inputs, output_hidden_states=True).hidden_states
+    assert sorted(heard) == [1, 2]
+    for layer, states in heard.items():
+        torch.testing.assert_close(states[:, -1], shown[layer][:, -1])
+
+
+def test_positions_moved_back_are_where_they_were_and_a_uniform_shift_of_none(generator, batch):
+    """Rotary attention sees differences: the same shift for all tokens changes nothing but rounding."""
+    prompt = generator.write(*batch)
+    plain = passed(generator, prompt)
+    scaled = passed(generator, prompt, (PositionScaling(2.0, 2.0, first=0),))
+    halved = Edit(lambda x, view: x * 0.5, Needs(rows=every, at="positions"))
+    torch.testing.assert_close(scaled[:, -1], passed(generator, prompt, (halved,))[:, -1], atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(scaled[:, -1], plain[:, -1], atol=1e-2)
+
+
+def test_scaled_positions_are_those_of_a_model_that_is_given_them(tiny_llava_folder, pixels, query, hits):
+    generator = HF(str(tiny_llava_folder))
+    prompt = generator.write([pixels[:1]], [query], [hits])
+    position = torch.arange(prompt.spans[0].length)[None] / 1.6
+    with torch.no_grad():
+        wanted = generator.network(**prompt.inputs, position_ids=position, use_cache=False).logits
+    torch.testing.assert_close(
+        passed(generator, prompt, (PositionScaling(1.6, 1.6, first=0),)), wanted, atol=2e-4, rtol=1e-4
+    )
+
+
+def test_masks_are_settled_before_scores_whatever_the_order(generator, batch):
+    prompt = generator.write(*batch)
+    one, two = (passed(generator, prompt, parts) for parts in ((DropLayers(0), VAR_), (VAR_, DropLayers(0))))
+    assert torch.equal(one, two)
+
+
+VAR_ = VAR(tau=1.5, mass=0.0, rho=0.9, first=0, stop=None)
+
+
+def test_layers_that_nobody_asks_for_are_not_touched(generator, batch):
+    prompt, seen = generator.write(*batch), set()
+
+    def watch(x, view):
+        seen.add(view.layer)
+        return x
+
+    passed(generator, prompt, (InLayers(Edit(watch, Needs()), 0.4, -1),))
+    assert seen == {1}
+    with pytest.raises(SpecError, match="layers 7 to None are none of 3"):
+        passed(generator, prompt, (InLayers(BAIR(), 7),))
+
+
+def test_a_whole_calibration_wants_the_prompt(folder, batch):
+    from morgana.generation.interventions.aif import AIF
+
+    with pytest.raises(SpecError, match="whole prompt"):
+        HF(folder, interventions=(AIF(),))._calibrate(*batch[:2])
+    generator = HF(folder)
+    with pytest.raises(SpecError, match="AIF needs a pass"):
+        passed(generator, generator.write(*batch), (AIF(),))
+
+
+def test_steering_vectors_are_made_from_a_generator_and_used(folder, pixels, query, hits, tmp_path):
+    from morgana.generation.interventions.flexac import FlexAC, steering_vectors
+
+    path = tmp_path / "vectors.safetensors"
+    made = steering_vectors(HF(folder), [pixels[:1], pixels[1:]], [query, query], [hits, ()], path)
+    assert made.shape == (3, 32)
+    assert (made.norm(dim=1) > 0).all()
+    part = FlexAC(str(path), -0.5, 0, None)
+    view_rows = HF(folder, interventions=(part,)).prefill([pixels[:1]], [query], [hits])
+    assert not torch.equal(view_rows, HF(folder).prefill([pixels[:1]], [query], [hits]))
+    with pytest.raises(Exception, match="no steering vectors"):
+        HF(folder, interventions=(FlexAC("absent", 0.5, 0),)).prefill([pixels[:1]], [query], [hits])
