@@ -14,7 +14,17 @@ from pathlib import Path
 import torch
 from _measure import Setting
 
-NAMES = ("index_build", "index_store", "search", "attack_steps", "smoothguard", "bair", "pruning", "interventions", "demo")
+NAMES = (
+    "index_build",
+    "index_store",
+    "search",
+    "attack_steps",
+    "smoothguard",
+    "bair",
+    "pruning",
+    "interventions",
+    "demo",
+)
 
 
 def main() -> None:
