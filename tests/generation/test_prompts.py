@@ -90,7 +90,7 @@ def test_only_control_tokens_and_unwritable_characters_are_touched(generator):
 
 
 def test_a_prompt_longer_than_the_model_reads_is_refused_by_its_query(generator, pixels, query):
-    with pytest.raises(SpecError, match=r"query 'long' has [\d,]+ tokens, the model reads 1,024"):
+    with pytest.raises(SpecError, match=r"query 'long' has [\d,]+ tokens, the model reads 2,048"):
         generator.write([None, None], [query, Query("long", "word " * 2000)], [(), ()])
 
 

@@ -28,6 +28,8 @@ from morgana.corpus.atlas.world import KINDS, Site, View, pick, site, view
 TRAIN_SITES = 10_000_000  # numbers below this are for training; the corpus `Atlas` takes its sites from above
 TRIES = 20  # questions drawn before a view is held to have no more
 SPLITS = ("present", "present", "random", "popular", "adversarial")
+LOOKS = (*VISUAL, "count", "count", "place")  # what is learned last is asked most
+NAMED_FIRST = 0.5  # share of the lessons whose first knowledge question is for the name, the longest thing to copy
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,10 @@ def lesson(draw: np.random.Generator, seed: int, articles: int = 3, turns: int =
         if question and len(asked) < looks and question.text not in {q.text for q in asked}:
             asked.append(question)
     asked.sort(key=lambda q: q.about == "describe")  # a description answers every question after it
-    about = [str(a) for a in draw.permutation(KNOWLEDGE)][: max(1, turns - len(asked))]
+    about = [str(a) for a in draw.permutation(KNOWLEDGE)]
+    if draw.random() < NAMED_FIRST:
+        about.sort(key=lambda a: a != "name")
+    about = about[: max(1, turns - len(asked))]
     asked += [knowledge(seen.site, a, draw) for a in about]
     if not known:
         asked = [replace(q, answer=UNKNOWN, short=UNKNOWN) if q.kind == "knowledge" else q for q in asked]
@@ -87,7 +92,7 @@ def reading(
 def look(seen: View, draw: np.random.Generator) -> Question | None:
     if draw.random() < 0.3:
         return presence(seen, pick(draw, SPLITS), draw)
-    return visual(seen, pick(draw, VISUAL), draw)
+    return visual(seen, pick(draw, LOOKS), draw)
 
 
 def other_article(draw: np.random.Generator, seed: int, at: Site, sites: int) -> str:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -24,35 +23,36 @@ class Found(NamedTuple):
     trace: Tensor  # (evaluations, B) the score of every iterate
 
 
-@dataclass(frozen=True)
-class Climbing:
-    """A search along gradients; a subclass says which way the steps go."""
+class Climbs(Protocol):
+    """What every search along gradients is set by."""
 
-    steps: int
-    rate: float  # of the threat's radius
-    restarts: int = 1
-    random_start: bool = True
-    eot: int = 1  # evaluations averaged at each step, for randomised victims
+    @property
+    def steps(self) -> int: ...
+    @property
+    def rate(self) -> float: ...  # of the threat's radius
+    @property
+    def restarts(self) -> int: ...
+    @property
+    def random_start(self) -> bool: ...
+    @property
+    def eot(self) -> int: ...  # evaluations averaged at each step, for randomised victims
 
-    def __post_init__(self) -> None:
-        check_count(self, steps=self.steps, restarts=self.restarts, eot=self.eot)
-        check_rate(self, self.rate)
-        check_restarts(self.restarts, self.random_start)
 
-    def direction(self, threat: Threat) -> Callable[[Params], Params]:
-        """From gradients to directions, for one run."""
-        raise NotImplementedError
+def check(search: Climbs) -> None:
+    check_count(search, steps=search.steps, restarts=search.restarts, eot=search.eot)
+    check_rate(search, search.rate)
+    check_restarts(search.restarts, search.random_start)
 
-    def run(self, clean: Pixels, objective: Objective, threat: Threat) -> Found:
-        runs = []
-        for number in range(self.restarts):
-            start = draw(threat, clean, "start", number) if self.random_start else threat.origin(clean)
-            way = self.direction(threat)
-            runs.append(climb(clean, objective, threat, start, way, self.steps, self.rate, self.eot))
-        return best_of(runs)
 
-    def __call__(self, clean: Pixels, objective: Objective, threat: Threat) -> Pixels:
-        return threat.finish(clean, self.run(clean, objective, threat).params)
+def climbs(
+    search: Climbs, clean: Pixels, objective: Objective, threat: Threat, way: Callable[[], Callable[[Params], Params]]
+) -> Found:
+    """The best of the search's restarts; `way` makes a fresh map from gradients to directions for each."""
+    runs = []
+    for number in range(search.restarts):
+        start = draw(threat, clean, "start", number) if search.random_start else threat.origin(clean)
+        runs.append(climb(clean, objective, threat, start, way(), search.steps, search.rate, search.eot))
+    return best_of(runs)
 
 
 def check_count(part: object, **counts: int) -> None:

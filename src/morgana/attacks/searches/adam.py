@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from morgana.attacks.searches._climb import Climbing
+from morgana.attacks.searches._climb import Found, check, climbs
 from morgana.spec import part
-from morgana.types import Params, Threat
+from morgana.types import Objective, Params, Pixels, Threat
 
 DECAY, SQUARE_DECAY, TINY = 0.9, 0.999, 1e-12  # β₁, β₂; cosines have small gradients, so ε is small too
 
 
 @part
-class Adam(Climbing):
+class Adam:
     """Each entry's step is scaled by the history of its gradients; suits smooth threats of few parameters."""
 
     steps: int = 100
     rate: float = 0.05  # of the threat's radius
+    restarts: int = 1
+    random_start: bool = True
+    eot: int = 1  # evaluations averaged at each step, for randomised victims
 
-    def direction(self, threat: Threat) -> Callable[[Params], Params]:
-        return Moments()
+    def __post_init__(self) -> None:
+        check(self)
+
+    def run(self, clean: Pixels, objective: Objective, threat: Threat) -> Found:
+        return climbs(self, clean, objective, threat, Moments)
+
+    def __call__(self, clean: Pixels, objective: Objective, threat: Threat) -> Pixels:
+        return threat.finish(clean, self.run(clean, objective, threat).params)
 
 
 class Moments:
