@@ -27,7 +27,7 @@ KINDS = (
     IVF(probe=32),
     IVFPQ(bytes_=16, probe=32),
     Factory("IVF32,SQ8", probe=16),
-    Factory("OPQ8,PQ8"),
+    Factory("OPQ8,PQ8np"),
 )
 
 

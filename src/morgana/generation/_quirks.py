@@ -34,7 +34,7 @@ class PaliGemma:
     template = (
         "{% for message in messages %}{% for item in message['content'] %}"
         "{% if item['type'] == 'image' %}<image>{% else %}{{ item['text'] }}{% endif %}{% endfor %}"
-        "{% if message['role'] == 'user' %}\n{% endif %}{% endfor %}"
+        "{% if message['role'] == 'user' %}{{ '\\n' }}{% endif %}{% endfor %}"
     )
 
     def tokenise(self, processor: Any, texts: Sequence[str], images: Sequence[Tensor]) -> dict[str, Tensor]:

@@ -36,7 +36,7 @@ class IVFPQ:
         if dimension % self.bytes_:
             raise SpecError(f"{self!r}: {self.bytes_} bytes do not divide {dimension} dimensions; choose a divisor")
         bits = 8 if count >= 256 else max(1, count.bit_length() - 1)  # a code book is no larger than the corpus
-        fill(vectors, folder, f"IVF{self.lists or even(count)},PQ{self.bytes_}x{bits}", repr(self))
+        fill(vectors, folder, f"IVF{self.lists or even(count)},PQ{self.bytes_}x{bits}np", repr(self))  # np: no polysemy
 
     def open(self, folder: Path, vectors: Half, device: str = "cpu") -> Searcher:
         return reopened(folder, vectors, self.probe, device)
