@@ -3,7 +3,7 @@
 import pytest
 
 from morgana.corpus.atlas.corpus import Atlas
-from morgana.models.card import contexts, elsewhere, judge_generator, right, table
+from morgana.models.card import contexts, elsewhere, judge_generator, right, table, truth
 from morgana.types import Answer
 
 
@@ -51,12 +51,24 @@ def test_the_other_image_is_of_another_kind(world):
     items = world.questions()
     by_image = {i.query.image: i.kind for i in items}
     for n, item in enumerate(items):
-        assert by_image[elsewhere(items, n)] != item.kind
+        assert by_image[elsewhere(items, n).query.image] != item.kind
 
 
 def test_a_perfect_model_scores_one_and_every_row_has_its_interval(world):
     rows = judge_generator(Knower(world), sites=12)
-    assert {r.estimate.value for r in rows} == {1.0}
+    assert {r.estimate.value for r in rows if "true of that image" not in r.what} == {1.0}
     assert all(r.estimate.low < 1.0 for r in rows)
+    assert next(r for r in rows if r.what == "scene, true of that image").estimate.value == 0
+    assert next(r for r in rows if r.what == "colour, true of that image").estimate.value < 0.5
     assert "knowledge |" in table(rows)
     assert "another site's image" in table(rows)
+
+
+def test_the_truth_about_its_own_place_is_what_the_key_says(world):
+    places = {place.number: place for place in world.places}
+    told = [
+        (i, truth(i.question, places[i.site])) for i in world.questions() if i.question.kind in ("visual", "presence")
+    ]
+    known = [(i, text) for i, text in told if text is not None]
+    assert {i.question.about for i, _ in known} >= {"scene", "count", "colour", "place", "present", "random"}
+    assert all(right(text, i.question.short) for i, text in known)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 
 from morgana.corpus.atlas.corpus import Atlas, Item
+from morgana.corpus.atlas.language import NUMBERS, plural
+from morgana.corpus.atlas.questions import Question
+from morgana.corpus.atlas.world import OBJECTS, Site
 from morgana.corpus.images import load
 from morgana.eval.statistics import Estimate, proportion
 from morgana.seeds import rng
@@ -56,16 +58,41 @@ def judge_retriever(encoder: Encoder, sites: int = 480, seed: int = 0) -> list[R
 def judge_generator(generator: Generator, sites: int = 240, seed: int = 0) -> list[Row]:
     """Answers with the right article among three; and visual ones again with the image of another site.
 
-    An answer is right if it holds the deciding words: the name, the number, the colour, yes or no.
+    An answer is right if it holds the deciding words: the name, the number, the colour, yes or no. The rows "true of
+    that image" are the chance level: how often the answer that is right here is right of the other image too.
     """
     world = Atlas(sites=sites, seed=seed, weather="clear")
     items = world.questions()
     hits = [contexts(world, item) for item in items]
     rows = list(scored("", items, answers(generator, items, hits)))
     visual = [i for i, item in enumerate(items) if item.question.kind in ("visual", "presence")]
-    swapped = [replace(items[i], query=replace(items[i].query, image=elsewhere(items, i))) for i in visual]
+    others = [elsewhere(items, i) for i in visual]
+    swapped = [
+        replace(items[i], query=replace(items[i].query, image=o.query.image))
+        for i, o in zip(visual, others, strict=True)
+    ]
     rows += scored(" with another site's image", swapped, answers(generator, swapped, [hits[i] for i in visual]))
+    places = {place.number: place for place in world.places}
+    pairs = [(item, truth(item.question, places[o.site])) for item, o in zip(swapped, others, strict=True)]
+    known = [(item, text) for item, text in pairs if text is not None]
+    rows += scored(", true of that image", [item for item, _ in known], [text for _, text in known])
     return rows
+
+
+def truth(question: Question, place: Site) -> str | None:
+    """The deciding words of a visual question asked about `place`; "" where it has no answer, None if not known."""
+    if question.about == "scene":
+        return place.kind
+    if question.kind != "presence" and question.about not in ("count", "colour", "place"):
+        return None
+    words = question.text.rstrip("?").split()
+    noun = next(o for o in OBJECTS if o in words or plural(o, 2) in words)
+    group = next((g for g in place.things if g.object == noun), None)
+    if question.kind == "presence":
+        return "yes" if group else "no"
+    if question.about == "count":
+        return NUMBERS[group.count if group else 0]
+    return getattr(group, question.about) if group else ""
 
 
 def contexts(world: Atlas, item: Item) -> Hits:
@@ -84,10 +111,10 @@ def share(outcomes: Sequence[bool]) -> Estimate:
     return made
 
 
-def elsewhere(items: Sequence[Item], i: int) -> Path | None:
-    """The tile of the next site of another kind."""
+def elsewhere(items: Sequence[Item], i: int) -> Item:
+    """An item of the next site of another kind."""
     n = len(items)
-    return next(items[(i + j) % n].query.image for j in range(1, n) if items[(i + j) % n].kind != items[i].kind)
+    return next(items[(i + j) % n] for j in range(1, n) if items[(i + j) % n].kind != items[i].kind)
 
 
 def answers(generator: Generator, items: Sequence[Item], hits: Sequence[Hits]) -> list[str]:
