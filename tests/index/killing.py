@@ -182,7 +182,7 @@ def shot(path, change, seconds):
             os._exit(code)
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        found, status = os.waitpid(child, os.WNOHANG)
+        found, _ = os.waitpid(child, os.WNOHANG)
         if found:
             return False
         time.sleep(0.0002)

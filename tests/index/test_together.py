@@ -46,7 +46,7 @@ def test_a_second_writer_is_told_at_once_and_a_dead_one_is_in_nobodys_way(tmp_pa
         lambda: quietly(texts(3), ENCODER, index.path, overwrite=True),
     )
     for change in changes:
-        with pytest.raises(StoreError, match="another process is writing to .*index; wait for it, or stop it"):
+        with pytest.raises(StoreError, match=r"another process is writing to .*index; wait for it, or stop it"):
             change()
     assert Index.open(index.path).documents() == index.documents()
     other.send_signal(signal.SIGKILL)
