@@ -91,6 +91,7 @@ def connected(address: str | None) -> Any:
     """Ray, connected to `address`; without one to the cluster of RAY_ADDRESS, or to one of this machine's own."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as later versions of Ray do anyway
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # seconds; 30 are few on a busy machine
     try:
         import ray
     except ImportError:
@@ -103,11 +104,9 @@ def connected(address: str | None) -> Any:
             ray.init(address=address, **quiet)
         else:
             ray.init(include_dashboard=False, object_store_memory=STORE, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        why = str(error).strip().split("\n")[0][:200]
-        raise StoreError(
-            f"no Ray cluster answers at {address or 'RAY_ADDRESS'}: {why}; start one: ray start"
-        ) from error
+    except Exception as error:  # Ray raises bare ones
+        why, where = str(error).strip().split("\n")[0][:200], address or os.environ.get("RAY_ADDRESS") or "this machine"
+        raise StoreError(f"no Ray cluster answers at {where}: {why}; start one: ray start --head") from error
     return ray
 
 

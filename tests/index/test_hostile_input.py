@@ -5,6 +5,7 @@ import os
 import sys
 import threading
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 import pytest
 from building import ENCODER
@@ -28,11 +29,8 @@ def heard(event, arguments):
     if event in FORBIDDEN:
         seen.append((event, str(arguments)[:100]))
     if event in ("open", "os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.symlink", "sqlite3.connect"):
-        seen += [
-            (event, os.fsdecode(a))
-            for a in arguments[: 1 if event == "open" else 2]
-            if isinstance(a, (str, bytes, os.PathLike))
-        ]
+        paths = arguments[:2] if event in ("os.rename", "os.symlink") else arguments[:1]
+        seen += [(event, os.fsdecode(a)) for a in paths if isinstance(a, (str, bytes, os.PathLike))]
 
 
 sys.addaudithook(heard)
@@ -172,6 +170,12 @@ def from_lines(folder, lines):
     builds(folder, lambda: JSONLines(str(corpus)))
 
 
+def from_list(folder, documents):
+    corpus = prepared(folder)
+    placed = [replace(d, image=corpus / f"{'good' if n % 2 else 'bad'}.png") for n, d in enumerate(documents)]
+    builds(folder, lambda: placed)
+
+
 wild = st.builds(
     Document,
     st.text(max_size=8) | st.sampled_from(["\0", "\ud800", "", "../x", "a" * 5000]),
@@ -194,7 +198,7 @@ def test_hostile_lines(tmp_path_factory, lines):
 @every(80)
 @given(st.lists(wild, max_size=5))
 def test_hostile_documents(tmp_path_factory, documents):
-    builds(tmp_path_factory.mktemp("h"), lambda: documents)
+    from_list(tmp_path_factory.mktemp("h"), documents)
 
 
 @pytest.mark.slow
@@ -208,4 +212,4 @@ def test_five_thousand_hostile_corpora(tmp_path_factory, lines):
 @every(5_000)
 @given(st.lists(wild, max_size=5))
 def test_five_thousand_hostile_lists(tmp_path_factory, documents):
-    builds(tmp_path_factory.mktemp("h"), lambda: documents)
+    from_list(tmp_path_factory.mktemp("h"), documents)
