@@ -113,16 +113,28 @@ def test_a_shard_of_an_index_that_has_changed_is_refused(tmp_path):
         Shard(str(made.path), marked(made), cuts)
 
 
+def patiently(start):
+    """Ray gives a node 30 seconds to start, which are few where much else runs."""
+    for _ in range(4):
+        try:
+            return start()
+        except Exception as error:  # Ray raises a bare one
+            why = str(error)
+            if "timed out" not in why and "took too long" not in why:
+                raise
+    pytest.skip(f"this machine is too busy to start a Ray node: {why}")
+
+
 @pytest.fixture(scope="module")
 def cluster():
     """Two node processes of one CPU each, with small object stores."""
     pytest.importorskip("ray", reason="Ray is an extra: pip install 'morgana[ray]'")
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_raylet_start_wait_time_s": "300"}
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     from ray.cluster_utils import Cluster as Nodes
 
     node = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False}
-    nodes = Nodes(initialize_head=True, head_node_args=node)
-    nodes.add_node(num_cpus=1, object_store_memory=80 << 20)
+    nodes = patiently(lambda: Nodes(initialize_head=True, head_node_args=node))
+    patiently(lambda: nodes.add_node(num_cpus=1, object_store_memory=80 << 20))
     made = Cluster(nodes.address)
     yield made
     made.ray.shutdown()

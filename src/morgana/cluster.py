@@ -91,7 +91,6 @@ def connected(address: str | None) -> Any:
     """Ray, connected to `address`; without one to the cluster of RAY_ADDRESS, or to one of this machine's own."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as later versions of Ray do anyway
-    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # seconds; 30 are few on a busy machine
     try:
         import ray
     except ImportError:
