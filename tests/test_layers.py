@@ -9,12 +9,18 @@ from pathlib import Path
 import pytest
 
 ORDER = (
-    *("types", "seeds", "spec", "files", "corpus", "index", "retrieval", "generation", "pipeline"),
+    *("types", "seeds", "spec", "files", "cluster", "corpus", "index", "retrieval", "generation", "pipeline"),
     *("attacks", "defenses", "eval", "models", "interop", "cli"),
 )
 ROOT = Path(__file__).resolve().parents[1] / "src" / "morgana"
 FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")
-AT_THE_EDGE = {"langchain_core": "interop", "langchain_tests": "interop", "mteb": "interop", "typer": "cli"}
+AT_THE_EDGE = {
+    "langchain_core": "interop",
+    "langchain_tests": "interop",
+    "mteb": "interop",
+    "typer": "cli",
+    "ray": "cluster",
+}
 
 
 def imports(path: Path) -> Iterator[str]:

@@ -1,6 +1,8 @@
-"""Kills a writer at every step: forks a process for each, and says what its folder holds then. Run as a script.
+"""Kills a writer at every step, or at random instants: forks a process for each kill. Run as a script.
 
-python killing.py FOLDER [CHANGE...] -> JSON: the steps of each change, and what was wrong after a kill before which.
+python killing.py FOLDER CHANGE:HOW...    HOW is all (before each of its steps), some (before every fifth of many),
+                                          or a number (kill -9 at so many random instants)
+-> JSON: how many kills there were, and what a user would find wrong after which.
 """
 
 import json
@@ -18,7 +20,7 @@ from morgana.retrieval.encoders.hash import HashEncoder
 from morgana.types import Document, StoreError
 
 ENCODER = HashEncoder(dimension=16)
-OLD = [Document(f"d{n}", f"text number {n}") for n in range(12)]
+OLD = [Document(f"d{n}", f"text number {n}") for n in range(8)]
 NEW = [Document(f"n{n}", f"new text {n}") for n in range(5)]
 REPLACED = [Document("d3", "another three"), *NEW]
 
@@ -95,7 +97,7 @@ def wrong_after(path, change, before, after, whole):
     return None
 
 
-def every_kill(folder, change):
+def every_kill(folder, change, stride):
     folder.mkdir()
     start, path = folder / "start", folder / "index"
     prepare(start, change)
@@ -110,58 +112,89 @@ def every_kill(folder, change):
         if start.exists():
             shutil.copytree(start, path)
         if not killed(path, change, number):
-            return {"steps": number - 1, "wrong": wrong}
+            return {"kills": number // stride, "wrong": wrong}
         if why := wrong_after(path, change, before, after, whole):
             wrong.append(f"killed before step {number}: {why}")
-        number += 1
+        number += stride
 
 
-def go_on(path, number):
-    """Add three, delete one of them, compact now and then; for ever."""
-    while True:
-        add(path, [Document(f"a{number}-{i}", f"added {number} {i}") for i in range(3)], ENCODER)
-        delete(path, [f"a{number}-1"])
-        if number % 3 == 2:
-            compact(path)
-        number += 1
+def at_random(folder, change, times):
+    """Kill -9 at `times` instants, drawn evenly over the time that the change takes; a build of some hundred documents.
+
+    The process is forked from this one, so that no instant falls into Python's imports.
+    """
+    folder.mkdir()
+    start, path, draw = folder / "start", folder / "index", random.Random(change)
+    size = 300 if times > 10 else 60
+    many = [Document(f"d{n}", f"text number {n}") for n in range(size)]
+    if change != "build":
+        make(start, many)
+    before = held(start) if start.exists() else {}
+    if start.exists():
+        shutil.copytree(start, folder / "whole")
+    done = {
+        "build": lambda path: make(path, many),
+        "add": lambda path: add(path, [Document(f"n{n}", f"new {n}") for n in range(size)], ENCODER, batch_size=8),
+        "delete": lambda path: delete(path, [f"d{n}" for n in range(0, size, 3)]),
+        "compact": lambda path: compact(path),
+    }
+    CHANGES[change] = done[change]
+    CHANGES[change](folder / "whole")
+    after, whole = held(folder / "whole"), content(folder / "whole")
+    seconds, landed, wrong = timed(path, start, change), 0, []
+    for number in range(times):
+        fresh(path, start)
+        instant = draw.uniform(0, seconds)
+        landed += shot(path, change, instant)
+        if why := wrong_after(path, change, before, after, whole):
+            wrong.append(f"kill {number}, {instant:.4f} s after the start: {why}")
+    return {"kills": landed, "seconds": seconds, "wrong": wrong}
 
 
-def rounds(path):
-    """What each round of `go_on` has left, and what is wrong with it: all but the last must be whole."""
-    names = list(held(path))
-    found = {}
-    for number, i in (name[1:].split("-") for name in names if name.startswith("a")):
-        found.setdefault(int(number), set()).add(int(i))
-    whole = [found.get(number) == {0, 2} for number in range(len(found) - 1)]
-    last = found.get(len(found) - 1, {0, 2})
-    right = all(whole) and last in ({0, 2}, {0, 1, 2}) and {d.id for d in OLD} <= set(names)
-    return found, [] if right else [f"the rounds are {found}"]
+def fresh(path, start):
+    """What the change begins with."""
+    for old in (path, path.parent / ".index.building"):
+        shutil.rmtree(old, ignore_errors=True)
+    if start.exists():
+        shutil.copytree(start, path)
 
 
-def random_kills(path, times):
-    """Kill a process that changes an index again and again, at any time, while this one reads."""
-    make(path)
-    draw, wrong, number = random.Random(0), [], 0
-    for _ in range(times):
-        child = os.fork()
-        if not child:
-            go_on(path, number)
-        until = time.monotonic() + draw.uniform(0.05, 0.4)
-        while time.monotonic() < until:
-            wrong += rounds(path)[1]  # a reader during every change
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        found, bad = rounds(path)
-        wrong += bad + verify(path)
-        number = len(found)
-        if {0, 1, 2} in found.values():
-            delete(path, [f"a{number - 1}-1"])
-    return {"rounds": number, "wrong": wrong[:5]}
+def timed(path, start, change):
+    """Seconds that the change takes in a process of its own, the shortest of three."""
+    found = []
+    for _ in range(3):
+        fresh(path, start)
+        begun = time.monotonic()
+        shot(path, change, 600)
+        found.append(time.monotonic() - begun)
+    return min(found)
+
+
+def shot(path, change, seconds):
+    """Start the change in a process and kill it after some time; whether it was still at work."""
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            CHANGES[change](path)
+            code = 0
+        finally:
+            os._exit(code)
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        found, _ = os.waitpid(child, os.WNOHANG)
+        if found:
+            return False
+        time.sleep(0.0002)
+    os.kill(child, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
 
 
 if __name__ == "__main__":
-    folder, chosen = Path(sys.argv[1]), sys.argv[2:] or [*CHANGES, "random"]
-    told = {change: every_kill(folder / change, change) for change in chosen if change != "random"}
-    if "random" in chosen:
-        told["random"] = random_kills(folder / "random", 20)
+    told = {}
+    for word in sys.argv[2:]:
+        change, how = word.split(":")
+        place = Path(sys.argv[1]) / f"{change}-{how}"
+        stride = 5 if how == "some" and change in ("build", "rebuild") else 1
+        told[word] = at_random(place, change, int(how)) if how.isdigit() else every_kill(place, change, stride)
     sys.stdout.write(json.dumps(told))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from morgana.cli import inputs
-from morgana.cli.inputs import AsJSON, BatchSize, Device
+from morgana.cli.inputs import Address, AsJSON, BatchSize, Device, EngineName, Gpus
 from morgana.cli.output import resumable, say, say_json, table
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ def evaluate(
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many samples.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that is in --out.")] = False,
     seed: Annotated[int | None, typer.Option("--seed", help="Where all randomness comes from.")] = None,
+    engine: EngineName = "local",
+    address: Address = None,
+    gpus: Gpus = 0.0,
     batch_size: BatchSize = None,
     device: Device = None,
     json: AsJSON = False,
@@ -41,6 +44,7 @@ def evaluate(
     Examples:
       morgana eval cloudweb --out runs/cloudweb --limit 100
       morgana eval cloudweb --out runs/cloudweb --resume
+      morgana eval cloudweb --out /shared/cloudweb --engine ray --address 10.0.0.1:6379 --gpus 1
       morgana eval 'Experiment(Atlas(), OpenCLIP("atlas"), attack=CloudWeb(), member="optimised")' --out runs/one
     """
     with resumable("the same command with --resume goes on where it was"):
@@ -51,7 +55,9 @@ def evaluate(
         experiments = tuple(inputs.placed(e, **settings) for e in chosen.experiments)
         if seed is not None:
             experiments = tuple(replace(e, seed=seed) for e in experiments)
-        summary = run_study(replace(chosen, experiments=experiments), out, resume=resume, limit=limit)
+        chosen = replace(chosen, experiments=experiments)
+        cluster = inputs.cluster(engine, address, gpus)
+        summary = run_study(chosen, out, resume=resume, limit=limit, cluster=cluster)
         page = write_page(out)
     show(summary, out, page, json)
 

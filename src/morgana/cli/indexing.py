@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from morgana.cli import inputs
-from morgana.cli.inputs import AsJSON, BatchSize, Device, EncoderSpec, ImageFile, IndexFolder, K, Stages
+from morgana.cli.inputs import (
+    Address,
+    AsJSON,
+    BatchSize,
+    Device,
+    EncoderSpec,
+    EngineName,
+    Gpus,
+    ImageFile,
+    IndexFolder,
+    K,
+    Stages,
+)
 from morgana.cli.output import HIT_HEADS, hit_json, hit_rows, resumable, say, say_json, table, tell
 
 if TYPE_CHECKING:
@@ -34,6 +46,9 @@ def build(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the index that is there.")] = False,
     fold: Annotated[bool, typer.Option("--fold", help="Documents of equal text and image become one.")] = False,
     resume: Annotated[bool, typer.Option(help="Go on where a stopped build was, or begin anew.")] = True,
+    engine: EngineName = "local",
+    address: Address = None,
+    gpus: Gpus = 0.0,
     batch_size: BatchSize = 64,
     device: Device = None,
     json: AsJSON = False,
@@ -45,10 +60,13 @@ def build(
       morgana index build "Atlas(sites=240)" --out atlas.index
       morgana index build my-photos/ --out photos.index --embed image
       morgana index build my-corpus/ --out my.index --encoder 'OpenCLIP("ViT-B-32", "laion2b_s34b_b79k")'
+      morgana index build my-corpus/ --out my.index --engine ray --address 10.0.0.1:6379 --gpus 1
     """
     with resumable("the same command goes on where it was"):
         from morgana.index import build as build_index
+        from morgana.index.distributed import Distributed
 
+        cluster = inputs.cluster(engine, address, gpus)
         made = build_index(
             inputs.corpus(corpus),
             inputs.encoder(encoder, device, batch_size),
@@ -59,6 +77,7 @@ def build(
             overwrite=overwrite,
             fold=fold,
             resume=resume,
+            engine=Distributed(cluster) if cluster else None,
         )
     for id, why in made.quarantine()[:3]:
         tell(f"left out {id}: {why}")

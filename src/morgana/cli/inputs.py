@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from morgana.cluster import Cluster
     from morgana.types import Corpus, Encoder, Generator, Query, Stage
 
 IndexFolder = Annotated[Path, typer.Argument(metavar="INDEX", help="A folder that `morgana index build` made.")]
@@ -26,6 +27,11 @@ Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1,
 BatchSize = Annotated[
     int | None, typer.Option("--batch-size", min=1, help="Samples at once; takes memory, changes no result.")
 ]
+EngineName = Annotated[str, typer.Option("--engine", help="local, or ray: the workers of a Ray cluster.")]
+Address = Annotated[
+    str | None, typer.Option("--address", help="Of a Ray cluster [default: RAY_ADDRESS, or one on this machine].")
+]
+Gpus = Annotated[float, typer.Option("--gpus", min=0, help="GPUs that each worker of --engine ray takes.")]
 AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of text.")]
 
 
@@ -94,6 +100,19 @@ def generator(text: str, device: str | None = None, batch_size: int | None = Non
 
 def stages(texts: list[str] | None) -> tuple[Stage, ...]:
     return tuple(kind_of("stage", text) for text in texts or ())
+
+
+def cluster(engine: str, address: str | None, gpus: float = 0.0) -> Cluster | None:
+    """The cluster that `--engine ray` names; None for the local engine."""
+    from morgana.cluster import Cluster
+    from morgana.spec import nearest
+    from morgana.types import SpecError
+
+    if engine not in ("local", "ray"):
+        raise SpecError(f"--engine {engine}{nearest(engine, ['local', 'ray'])}; there are local and ray")
+    if engine == "local" and (address or gpus):
+        raise SpecError("--address and --gpus are for workers of a cluster; add --engine ray")
+    return Cluster(address, gpus=gpus) if engine == "ray" else None
 
 
 def query(text: str, image: Path | None) -> Query:

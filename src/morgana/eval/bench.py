@@ -122,14 +122,17 @@ class Bench:
         found: Surroundings = self.memory[place]
         return found
 
+    def index_folder(self, experiment: Experiment) -> Path:
+        encoder = bare(experiment.encoder)
+        kind = (repr(experiment.index), experiment.embed, self.poison(experiment))
+        return self.folder / "indexes" / short_hash(repr(experiment.corpus), repr(encoder), encoder.fingerprint, *kind)
+
     def index(self, experiment: Experiment) -> Index:
         """Built once, by the encoder without its defenses: they guard the queries."""
-        encoder, poison = bare(experiment.encoder), self.poison(experiment)
-        kind = (repr(experiment.index), experiment.embed, poison)
-        name = short_hash(repr(experiment.corpus), repr(encoder), encoder.fingerprint, *kind)
-        place = ("index", name)
+        folder = self.index_folder(experiment)
+        place = ("index", folder.name)
         if place not in self.memory:
-            self.memory[place] = self.open(experiment, encoder, self.folder / "indexes" / name)
+            self.memory[place] = self.open(experiment, bare(experiment.encoder), folder)
         found: Index = self.memory[place]
         return found
 

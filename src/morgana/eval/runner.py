@@ -50,7 +50,7 @@ def run(
     path = folder / "records.jsonl"
     done = {r.sample: r for r in load(path)}
     if done and not resume:
-        raise StoreError(f"{folder} holds {len(done)} records already; pass --resume, or another --out")
+        raise begun(folder, len(done))
     guard(experiment, folder)
     clock: dict[str, float] = {}
     samples = bench.samples(experiment)
@@ -67,6 +67,10 @@ def run(
                     done.update({r.sample: r for r in fresh})
                     advance(len(fresh))
     return Run(experiment, folder, tuple(done[s.id] for s in samples), clock)
+
+
+def begun(folder: Path, count: int) -> StoreError:
+    return StoreError(f"{folder} holds {count} records already; pass --resume, or another --out")
 
 
 def guard(experiment: Experiment, folder: Path) -> None:

@@ -13,7 +13,6 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from morgana.seeds import rng
 from morgana.types import SpecError
@@ -55,6 +54,8 @@ class McNemar:
 
 def wilson(successes: ArrayLike, trials: ArrayLike, confidence: float = 0.95) -> Interval:
     """Wilson's score interval, not corrected for continuity; broadcasts."""
+    from scipy import stats  # takes a second, and every index that is opened looks up its kind among all parts
+
     k, n = counts(successes, trials)
     z = stats.norm.isf((1 - checked(confidence)) / 2)
     p, shrink = k / n, 1 + z**2 / n
@@ -76,6 +77,8 @@ def lower_bound(successes: ArrayLike, trials: ArrayLike, alpha: float) -> Floats
     >>> round(float(lower_bound(480, 500, 0.001)), 6)
     0.925286
     """
+    from scipy import stats
+
     k, n = counts(successes, trials)
     bound = stats.beta.ppf(checked(alpha), np.maximum(k, 1), n - k + 1)  # for k = n this is alpha ** (1 / n)
     return np.where(k == 0, 0.0, bound)
@@ -158,6 +161,8 @@ def paired(
 
 def mcnemar(before: Values, after: Values) -> McNemar:
     """McNemar's exact test of paired 0/1 outcomes: are losses and wins equally likely?"""
+    from scipy import stats
+
     (was, now), _ = complete((before, after), None)
     if not np.isin((was, now), (0, 1)).all():
         raise SpecError("McNemar's test compares outcomes that are 0 or 1; use `paired` for other values")

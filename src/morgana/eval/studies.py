@@ -18,7 +18,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
+from morgana.cluster import Cluster
 from morgana.eval.bench import Bench
+from morgana.eval.cells import spread
 from morgana.eval.experiment import Experiment
 from morgana.eval.folder import write_run
 from morgana.eval.runner import Run, run
@@ -43,11 +45,25 @@ class Study:
 
 
 def run_study(
-    study: Study, out: Path | str, *, resume: bool = True, progress: bool = True, limit: int | None = None
+    study: Study,
+    out: Path | str,
+    *,
+    resume: bool = True,
+    progress: bool = True,
+    limit: int | None = None,
+    cluster: Cluster | None = None,
 ) -> Summary:
-    """Run every experiment and write the folder; interrupted, it continues where it stopped."""
+    """Run every experiment and write the folder; interrupted, it continues where it stopped.
+
+    On a `cluster` cells are tasks of its workers, which must see `out` under the same path.
+    """
     study, bench = study.limited(limit), Bench(Path(out).resolve())
     runs: dict[str, Run] = {}
+    if cluster is not None:
+        seconds = spread(study.experiments, bench, cluster, resume=resume, progress=progress)
+        for experiment in study.experiments:
+            made = run(experiment, bench.folder, progress=progress, bench=bench)
+            runs[experiment.id] = replace(made, seconds=seconds.get(experiment.id, {}))
     for experiment in study.experiments:
         if experiment.id not in runs:
             runs[experiment.id] = run(experiment, bench.folder, resume=resume, progress=progress, bench=bench)

@@ -16,7 +16,7 @@ from morgana.corpus._stream import Streamed
 from morgana.corpus.images import load
 from morgana.files import unfit
 from morgana.index._sieve import Group
-from morgana.index.vectors import Rows, not_unit
+from morgana.index.vectors import Half, Rows, not_unit
 from morgana.types import Corpus, Document, Encoder, Pixels, SpecError, StoreError
 
 EMBED = ("text", "image", "both")
@@ -37,7 +37,7 @@ class Made:
     """What became of a batch: kept documents with the sources of their vectors, and the others with the reason."""
 
     kept: list[tuple[Document, tuple[str, ...]]] = field(default_factory=list)
-    vectors: list[Rows] = field(default_factory=list)  # one row a source, in the order of `kept`
+    vectors: list[Rows | Half] = field(default_factory=list)  # one row a source, in the order of `kept`
     refused: list[tuple[Document, str]] = field(default_factory=list)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Collection, Iterable, Iterator, Sized
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 from morgana.index import _batches, _disk, manifest, shelf
+from morgana.index._engine import Engine, Local
 from morgana.index._progress import progress
 from morgana.index._publish import About, check_place, publish
 from morgana.index._sieve import Group, Sieve
@@ -38,14 +39,16 @@ def build(
     fold: bool = False,
     progress: bool = True,
     seconds: float = 2.0,
+    engine: Engine | None = None,
 ) -> Index:
     """Embed every document and write the index folder `path`.
 
     `embed` says what of a document with both is embedded: `text`, `image`, or `both` (two vectors, searched by the
     better one); a document with one of them is embedded by that. Images are decoded by `workers` threads while the
-    encoder works. Documents that cannot be embedded are listed in the quarantine with the reason. With `fold`,
-    documents of equal text and image bytes become one, the first, and the others' ids lead to it. A checkpoint is
-    made every `seconds`; a killed build continues when it is called again the same way, and ends in the same bytes.
+    encoder works; another `engine`, `Distributed(Cluster(…))`, does both on a Ray cluster. Documents that cannot be
+    embedded are listed in the quarantine with the reason. With `fold`, documents of equal text and image bytes become
+    one, the first, and the others' ids lead to it. A checkpoint is made every `seconds`; a killed build continues when
+    it is called again the same way, and ends in the same bytes.
     Raises StoreError for an empty corpus, an id that comes twice, a folder in the way, no space left.
     """
     plan = Plan(source, encoder, Path(path), kind or Flat(), embed, batch_size, fold)
@@ -56,10 +59,10 @@ def build(
         if not resume:
             stage.forget()
         try:
-            encode(plan, stage, workers, progress, seconds)
+            encode(plan, stage, engine or Local(workers), progress, seconds)
         except Changed:
             stage.forget()
-            encode(plan, stage, workers, progress, seconds)
+            encode(plan, stage, engine or Local(workers), progress, seconds)
         assemble(plan, stage)
         stage.clear()
     return Index.open(plan.path, encoder)
@@ -113,7 +116,7 @@ class Plan:
         return repr(self.source) if getattr(type(self.source), "__morgana_part__", False) else ""
 
 
-def encode(plan: Plan, stage: Staging, workers: int, shown: bool, seconds: float) -> None:
+def encode(plan: Plan, stage: Staging, engine: Engine, shown: bool, seconds: float) -> None:
     """Every batch that the stage does not have yet."""
     documents = plan.documents
     groups = iter(Sieve(documents, plan.batch_size, fold=plan.fold, name=plan.corpus))
@@ -123,19 +126,18 @@ def encode(plan: Plan, stage: Staging, workers: int, shown: bool, seconds: float
     last = time.monotonic()
     with (
         stage.growing(),
-        ThreadPoolExecutor(max(1, workers)) as pool,
         progress("indexing", total, skipped, shown=shown) as advance,
+        closing(engine.made(groups, plan.encoder, plan.embed)) as batches,
     ):
         try:
-            for batch in _batches.ahead(groups, plan.embed, pool):
-                digest = chain(digest, batch.group.every)
-                stage.add(_batches.embed(batch, plan.encoder, plan.embed), batch.group.aliases, digest)
-                advance(len(batch.group.every))
+            for group, made in batches:
+                digest = chain(digest, group.every)
+                stage.add(made, group.aliases, digest)
+                advance(len(group.every))
                 if time.monotonic() - last >= seconds:
                     stage.checkpoint()
                     last = time.monotonic()
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
             stage.checkpoint()
 
 

@@ -136,7 +136,7 @@ class Filler:
     def put(self, batch: _batches.Batch, writer: SegmentWriter) -> None:
         made = _batches.embed(batch, self.encoder, self.change.manifest.embed)
         if made.kept:
-            writer.add(made.kept, np.stack(made.vectors))
+            writer.add(made.kept, np.stack(made.vectors, dtype=np.float32))
             if self.replacing:
                 self.replaced |= self.change.index.locate([document.id for document, _ in made.kept])
         for document, reason in made.refused:

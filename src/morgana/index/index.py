@@ -15,7 +15,7 @@ from torch import Tensor
 from morgana.index import manifest as manifests
 from morgana.index import verifying
 from morgana.index.manifest import Manifest
-from morgana.index.ranking import Stack
+from morgana.index.ranking import Propose, Stack, rank
 from morgana.index.segment import Segment
 from morgana.index.vectors import CHUNK, Rows, not_unit
 from morgana.spec import nearest, parse
@@ -60,10 +60,11 @@ class Index:
                     raise blamed(path, found, error) from error
         raise StoreError(f"{path} changes faster than it can be opened; try again")
 
-    def search(self, vectors: Embeddings, k: int) -> list[Hits]:
+    def search(self, vectors: Embeddings, k: int, propose: Propose | None = None) -> list[Hits]:
         """The k best documents for each row of `vectors` (B, D), best first: cosine, ties in order of insertion.
 
-        All documents where k is larger than the index. Raises SpecError for k < 1, a wrong shape, NaN or zero rows.
+        All documents where k is larger than the index. `propose` finds candidates in place of this process. Raises
+        SpecError for k < 1, a wrong shape, NaN or zero rows.
         """
         if k < 1:
             raise SpecError(f"k={k}; ask for at least 1 document")
@@ -72,7 +73,7 @@ class Index:
         if not k or not len(queries):
             return [() for _ in queries]
         each = 2 if any(s.about.vectors > s.about.documents for s in self.segments) else 1
-        found = self._stack.rank(queries, k, each)
+        found = rank(propose or self._stack.propose, queries, k, each, self._stack.size)
         documents = self._stack.documents([position for ranked in found for position, _ in ranked])
         return [tuple(Hit(documents[position], score) for position, score in ranked) for ranked in found]
 

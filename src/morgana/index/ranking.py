@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,50 @@ SPARE = 8  # candidates beyond k, so that ties at the end rarely need a second s
 NEAR = 1e-5  # FAISS's sums and ours differ by less
 
 Found = list[list[tuple[int, float]]]  # for each query (position, cosine), best first
+
+
+class Scored(NamedTuple):
+    """Candidates of one query: rows, their cosines, and the positions of their documents, (n,) each."""
+
+    rows: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    owners: NDArray[np.int64]
+
+
+Proposed: TypeAlias = tuple[list[Scored], NDArray[np.float32]]  # by query, and what the rest cannot exceed (B,)
+Propose: TypeAlias = Callable[[Rows, int, bool], Proposed]  # queries, how many, whether exactly
+
+
+def rank(propose: Propose, queries: Rows, k: int, each: int, size: int) -> Found:
+    """The k best of `size` rows for each query, whoever proposes them; `each` is the most vectors of a document.
+
+    Where a tie may go on beyond the candidates, or too few were found, the search is repeated exactly and wider: over
+    exact kinds the order is that of a full sort by (-score, row).
+    """
+    found: Found = [[] for _ in queries]
+    open_, many, thorough = np.arange(len(queries)), k * each + SPARE, False
+    while len(open_):
+        proposed, bounds = propose(queries[open_], many, thorough)
+        again = []
+        for query, scored, bound in zip(open_, proposed, bounds, strict=True):
+            best = found[query] = order(scored, k)
+            if len(best) < k or best[-1][1] <= bound + NEAR:
+                again.append(query)
+        if thorough and many >= size:
+            break
+        open_, thorough = np.array(again, dtype=np.int64), True
+        many = min(size, many * 4)
+    return found
+
+
+def order(scored: Scored, k: int) -> list[tuple[int, float]]:
+    """The k best documents, each by its best row; of equal scores the earlier row."""
+    best: dict[int, float] = {}
+    for i in np.lexsort((scored.rows, -scored.scores)):
+        best.setdefault(int(scored.owners[i]), float(scored.scores[i]))
+        if len(best) == k:
+            break
+    return list(best.items())
 
 
 class Stack:
@@ -31,40 +76,21 @@ class Stack:
         return int(self.first_row[-1])
 
     def rank(self, queries: Rows, k: int, each: int) -> Found:
-        """The k best documents of each query; `each` is the most vectors of a document.
+        """The k best documents of each query; `each` is the most vectors of a document."""
+        return rank(self.propose, queries, k, each, self.size)
 
-        The segments propose; scores are then summed in float64 from the stored rows, so that equal vectors have equal
-        scores wherever they stand. Where a tie may go on beyond the candidates, or a kind found too few, the search is
-        repeated exactly and wider: over exact kinds the order is that of a full sort by (-score, row).
-        """
-        found: Found = [[] for _ in queries]
-        open_, many, thorough = np.arange(len(queries)), k * each + SPARE, False
-        while len(open_):
-            proposed = [s.search(queries[open_], many, thorough=thorough) for s in self.segments]
-            rows = [np.where(p.rows < 0, -1, p.rows + b) for p, b in zip(proposed, self.first_row, strict=False)]
-            bounds = np.max([p.bound for p in proposed], axis=0)
-            joined, again = np.concatenate(rows, axis=1), []
-            for query, row, bound in zip(open_, joined, bounds, strict=True):
-                best = found[query] = self.order(queries[query], row[row >= 0], k)
-                if len(best) < k or best[-1][1] <= bound + NEAR:
-                    again.append(query)
-            if thorough and many >= self.size:
-                break
-            open_, thorough = np.array(again, dtype=np.int64), True
-            many = min(self.size, many * 4)
-        return found
+    def propose(self, queries: Rows, many: int, thorough: bool) -> Proposed:
+        """The segments' candidates, scored in float64 from the stored rows: equal vectors have equal scores."""
+        proposed = [s.search(queries, many, thorough=thorough) for s in self.segments]
+        rows = [np.where(p.rows < 0, -1, p.rows + b) for p, b in zip(proposed, self.first_row, strict=False)]
+        bounds: NDArray[np.float32] = np.max([p.bound for p in proposed], axis=0)
+        joined = np.concatenate(rows, axis=1)
+        return [self.score(query, row[row >= 0]) for query, row in zip(queries, joined, strict=True)], bounds
 
-    def order(self, query: NDArray[np.float32], rows: NDArray[np.int64], k: int) -> list[tuple[int, float]]:
+    def score(self, query: NDArray[np.float32], rows: NDArray[np.int64]) -> Scored:
         rows = np.unique(rows)
         exact = (self.take(rows).astype(np.float64) * query.astype(np.float64)).sum(axis=1)
-        scores = np.clip(exact.astype(np.float32), -1, 1)
-        owners = self.owners(rows)
-        best: dict[int, float] = {}
-        for i in np.argsort(-scores, kind="stable"):
-            best.setdefault(int(owners[i]), float(scores[i]))
-            if len(best) == k:
-                break
-        return list(best.items())
+        return Scored(rows, np.clip(exact.astype(np.float32), -1, 1), self.owners(rows))
 
     def split(self, places: NDArray[np.int64], first: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.bool_]]]:
         """Which of the places lie in which segment."""
