@@ -85,7 +85,7 @@ def test_a_document_counts_by_its_best_vector():
         vectors = np.array([[1, 0], [0, 1], [0.6, 0.8], [0.8, 0.6]], dtype=np.float32)
         owners = np.array([0, 0, 1, 1])
 
-        def search(self, queries, many, thorough):
+        def search(self, queries, many, thorough, only):
             scores = queries @ self.vectors.T
             order = np.argsort(-scores, axis=1, kind="stable")[:, :many]
             return Candidates(scores, order, np.full(len(queries), -np.inf))

@@ -105,6 +105,9 @@ def search(
     image: ImageFile = None,
     text: Annotated[str, typer.Option("--text", help="What to look for, in words.")] = "",
     k: K = 5,
+    where: Annotated[
+        str, typer.Option("--where", help="A filter by metadata: 'year >= 1980 and topic == \"x\"'.")
+    ] = "",
     encoder: EncoderSpec = None,
     stage: Stages = None,
     batch_size: BatchSize = None,
@@ -117,19 +120,22 @@ def search(
     Examples:
       morgana search atlas.index --image tile.png
       morgana search atlas.index --text "who operates the harbour of Calmouth?" --k 3 --json
+      morgana search atlas.index --image tile.png --where 'kind == "harbour" and topic in ("site", "weather")'
     """
     from morgana.eval.bench import Lookup
     from morgana.pipeline import Pipeline
 
     asked = inputs.query(text, image)
     opened, seen_by = open_index(folder, encoder, device, batch_size)
-    pipeline = Pipeline(Lookup(opened, seen_by), inputs.stages(stage))
+    pipeline = Pipeline(Lookup(opened, seen_by, where), inputs.stages(stage))
     (hits,) = pipeline.refine([asked], pipeline.retrieve([asked], k))
     if json:
         say_json({"index": str(folder), "encoder": repr(seen_by), "k": k, "hits": hit_json(hits)})
         return
     table("", HIT_HEADS, hit_rows(hits), right=(0, 1))
-    if k > opened.manifest.documents:
+    if where and len(hits) < k and not stage:
+        tell(f"{len(hits)} documents match, fewer than the {k} that were asked for")
+    elif k > opened.manifest.documents:
         tell(f"the index holds {opened.manifest.documents} documents, fewer than the {k} that were asked for")
 
 

@@ -14,9 +14,11 @@ from torch import Tensor
 
 from morgana.index import manifest as manifests
 from morgana.index import verifying
+from morgana.index.filters import Where
 from morgana.index.manifest import Manifest
-from morgana.index.ranking import Stack
+from morgana.index.ranking import Found, Stack
 from morgana.index.segment import Segment
+from morgana.index.selecting import Selector
 from morgana.index.vectors import CHUNK, Rows, not_unit
 from morgana.spec import nearest, parse
 from morgana.types import Document, Embeddings, Encoder, Hit, Hits, SpecError, StoreError
@@ -60,21 +62,25 @@ class Index:
                     raise blamed(path, found, error) from error
         raise StoreError(f"{path} changes faster than it can be opened; try again")
 
-    def search(self, vectors: Embeddings, k: int) -> list[Hits]:
+    def search(
+        self, vectors: Embeddings, k: int, *, where: Where | str | None = None, source: str | None = None
+    ) -> list[Hits]:
         """The k best documents for each row of `vectors` (B, D), best first: cosine, ties in order of insertion.
 
-        All documents where k is larger than the index. Raises SpecError for k < 1, a wrong shape, NaN or zero rows.
+        `where` filters by metadata (see `filters`), before the search: k documents are found where k match, and over
+        exact kinds they are the k best that match. `source` searches the vectors of texts or of images only. All
+        documents where k is larger than the index. Raises SpecError for k < 1, a wrong shape, NaN or zero rows, and a
+        filter that cannot be read or names a field that no document has.
         """
         if k < 1:
             raise SpecError(f"k={k}; ask for at least 1 document")
         queries = self._queries(vectors)
-        k = min(k, self.manifest.documents)
+        only = None if where is None and source is None else self._select(where, source)
+        k = min(k, self.manifest.documents if only is None else sum(one.matching for one in only))
         if not k or not len(queries):
             return [() for _ in queries]
         each = 2 if any(s.about.vectors > s.about.documents for s in self.segments) else 1
-        found = self._stack.rank(queries, k, each)
-        documents = self._stack.documents([position for ranked in found for position, _ in ranked])
-        return [tuple(Hit(documents[position], score) for position, score in ranked) for ranked in found]
+        return self._hits(self._stack.rank(queries, k, each, only))
 
     def document(self, id: str) -> Document:
         """The document of this id; StoreError with the nearest id if there is none."""
@@ -156,6 +162,14 @@ class Index:
         near = [name for segment in self.segments for name in segment.shelf.around(id)]
         known = self.locate(near)
         return f"{self.path} holds no document {id!r}{nearest(id, [name for name in near if name in known])}"
+
+    def _hits(self, found: Found) -> list[Hits]:
+        documents = self._stack.documents([position for ranked in found for position, _ in ranked])
+        return [tuple(Hit(documents[position], score) for position, score in ranked) for ranked in found]
+
+    @cached_property
+    def _select(self) -> Selector:
+        return Selector(self.segments)
 
     def _positions(self, ids: Sequence[str]) -> list[int]:
         found = self.locate(ids)

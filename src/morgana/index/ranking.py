@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from morgana.index.segment import Segment
+from morgana.index.segment import Segment, Selection
 from morgana.index.vectors import Rows
 from morgana.types import Document
 
@@ -30,17 +30,21 @@ class Stack:
         """Rows."""
         return int(self.first_row[-1])
 
-    def rank(self, queries: Rows, k: int, each: int) -> Found:
-        """The k best documents of each query; `each` is the most vectors of a document.
+    def rank(self, queries: Rows, k: int, each: int, only: Sequence[Selection | None] | None = None) -> Found:
+        """The k best documents of each query; `each` is the most vectors of a document, `only` rows are selected.
 
         The segments propose; scores are then summed in float64 from the stored rows, so that equal vectors have equal
         scores wherever they stand. Where a tie may go on beyond the candidates, or a kind found too few, the search is
         repeated exactly and wider: over exact kinds the order is that of a full sort by (-score, row).
         """
         found: Found = [[] for _ in queries]
+        chosen = only or [None] * len(self.segments)
         open_, many, thorough = np.arange(len(queries)), k * each + SPARE, False
         while len(open_):
-            proposed = [s.search(queries[open_], many, thorough=thorough) for s in self.segments]
+            proposed = [
+                s.search(queries[open_], many, thorough=thorough, only=selected)
+                for s, selected in zip(self.segments, chosen, strict=True)
+            ]
             rows = [np.where(p.rows < 0, -1, p.rows + b) for p, b in zip(proposed, self.first_row, strict=False)]
             bounds = np.max([p.bound for p in proposed], axis=0)
             joined, again = np.concatenate(rows, axis=1), []
