@@ -33,6 +33,7 @@ def build(
     embed: Annotated[str, typer.Option("--embed", help="Of documents with both: text, image or both.")] = "text",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the index that is there.")] = False,
     fold: Annotated[bool, typer.Option("--fold", help="Documents of equal text and image become one.")] = False,
+    sparse: Annotated[bool, typer.Option("--sparse", help="Keep the words of texts too, for search by BM25.")] = False,
     resume: Annotated[bool, typer.Option(help="Go on where a stopped build was, or begin anew.")] = True,
     batch_size: BatchSize = 64,
     device: Device = None,
@@ -58,6 +59,7 @@ def build(
             batch_size=batch_size or 64,
             overwrite=overwrite,
             fold=fold,
+            sparse=sparse,
             resume=resume,
         )
     for id, why in made.quarantine()[:3]:
@@ -159,6 +161,8 @@ def describe(index: Index, json: bool) -> None:
     shown = ("path", "documents", "vectors", "quarantined", "dimension", "metric", "kind", "embed", "encoder", "corpus")
     for name in shown:
         say(f"{name:12} {about[name]}")
+    if about["sparse"]:
+        say(f"{'sparse':12} {about['sparse']}")
     say(f"{'segments':12} {len(about['segments'])}, generation {about['generation']}")
     for name in ("chosen", "recall@10", "latency_ms"):
         if name in about["measured"]:

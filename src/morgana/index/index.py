@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -15,6 +16,7 @@ from torch import Tensor
 from morgana.index import manifest as manifests
 from morgana.index import verifying
 from morgana.index.filters import Where
+from morgana.index.lexical import BM25
 from morgana.index.manifest import Manifest
 from morgana.index.ranking import Found, Stack
 from morgana.index.segment import Segment
@@ -81,6 +83,20 @@ class Index:
             return [() for _ in queries]
         each = 2 if any(s.about.vectors > s.about.documents for s in self.segments) else 1
         return self._hits(self._stack.rank(queries, k, each, only))
+
+    def match(
+        self, texts: Sequence[str], k: int, *, k1: float = 1.5, b: float = 0.75, where: Where | str | None = None
+    ) -> list[Hits]:
+        """The best documents by BM25 for each text, best first, ties in order of insertion: at most k.
+
+        Only documents that have a word of the text are found; `lexical` says how they are scored. Raises StoreError
+        for an index that keeps no words, SpecError for k < 1, and k1, b or a filter that cannot be.
+        """
+        if k < 1:
+            raise SpecError(f"k={k}; ask for at least 1 document")
+        only = None if where is None else self._select(where)
+        scorer = self._scorer(k1, b)
+        return self._hits([scorer.rank(text, k, only) for text in texts])
 
     def document(self, id: str) -> Document:
         """The document of this id; StoreError with the nearest id if there is none."""
@@ -162,6 +178,19 @@ class Index:
         near = [name for segment in self.segments for name in segment.shelf.around(id)]
         known = self.locate(near)
         return f"{self.path} holds no document {id!r}{nearest(id, [name for name in near if name in known])}"
+
+    def _scorer(self, k1: float, b: float) -> BM25:
+        if (k1, b) not in self._scorers:
+            words = [segment.words for segment in self.segments if segment.words is not None]
+            if not self.manifest.sparse or len(words) < len(self.segments):
+                add = f"morgana index compact {shlex.quote(str(self.path))} --sparse"
+                raise StoreError(f"{self.path} keeps no words to search for; add them: {add}")
+            self._scorers[k1, b] = BM25(self.segments, words, k1, b)
+        return self._scorers[k1, b]
+
+    @cached_property
+    def _scorers(self) -> dict[tuple[float, float], BM25]:
+        return {}
 
     def _hits(self, found: Found) -> list[Hits]:
         documents = self._stack.documents([position for ranked in found for position, _ in ranked])

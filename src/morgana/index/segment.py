@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from morgana.files import sha256
-from morgana.index import _disk
+from morgana.index import _disk, words
 from morgana.index._writer import DESCRIPTION, SOURCES, Description
 from morgana.index.columns import Columns
 from morgana.index.kinds._base import FILE, Bits, Kind, Searcher
@@ -77,7 +77,7 @@ class Segment:
     def __init__(self, root: Path, entry: Entry, dimension: int, device: str = "cpu", *, searched: bool = True) -> None:
         self.entry, self.folder = entry, _disk.plain(root, f"segments/{entry.name}", f"{root}/manifest.json")
         self.about = described(root, entry, dimension)
-        skipped = () if searched else (FILE,)
+        skipped = () if searched else (FILE, *words.FILES)
         if wrong := problems(root, entry, self.about, every=False, skipped=skipped):
             raise StoreError(wrong[0])
         self.shelf = Shelf(self.folder / "documents.sqlite")
@@ -86,6 +86,8 @@ class Segment:
         self.rows = mapped(self.folder / "rows.npy", (2, count), "<i4")
         self.check_owners()
         self.dead = tombstones(root, entry)
+        has = searched and set(words.FILES) <= set(self.about.files)
+        self.words = words.Words(self.folder, self.about.documents) if has else None
         self.kind = kind_of(self.about.kind, self.folder) if searched else Flat()
         self.searcher: Searcher = self.kind.open(self.folder, self.vectors, device)
 
