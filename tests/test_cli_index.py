@@ -113,6 +113,14 @@ def test_a_search_is_filtered(tmp_path, capsys):
     status, out, err = told(capsys, *words, "year > 1981 and year < 1984", "--json")
     assert (status, {h["id"] for h in json.loads(out)["hits"]}) == (0, {"d2", "d3"})
     assert "2 documents match, fewer than the 5" in told(capsys, *words, "1981 < year < 1984")[2]
+    status, _, err = told(capsys, *words, "year > 0", "--by", "fused")
+    assert (status, "keeps no words to search for" in err, "--sparse" in err) == (1, True, True)
+    assert run(["index", "compact", index, "--sparse"], True) == 0
+    assert "sparse       words" in capsys.readouterr().out
+    for by in ("sparse", "fused"):
+        status, out, _ = told(capsys, "search", index, "--text", "5", "--where", "year > 1980", "--by", by, "--json")
+        assert (status, json.loads(out)["hits"][0]["id"]) == (0, "d5")
+    assert "--by both; choose one of dense" in told(capsys, *words, "year > 0", "--by", "both")[2]
     status, out, err = told(capsys, *words, "yaer == 1981")
     assert (status, out) == (1, "")
     assert "no document has the field 'yaer' (did you mean year?)" in err

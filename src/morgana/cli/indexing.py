@@ -13,7 +13,7 @@ from morgana.cli.output import HIT_HEADS, hit_json, hit_rows, resumable, say, sa
 
 if TYPE_CHECKING:
     from morgana.index import Index
-    from morgana.types import Encoder
+    from morgana.types import Encoder, Retriever
 
 app = typer.Typer()
 index = typer.Typer(no_args_is_help=True, help="Build, describe, check and change an index.")
@@ -110,6 +110,9 @@ def search(
     where: Annotated[
         str, typer.Option("--where", help="A filter by metadata: 'year >= 1980 and topic == \"x\"'.")
     ] = "",
+    by: Annotated[
+        str, typer.Option("--by", help="dense (vectors), sparse (words) or fused (both, by rank).")
+    ] = "dense",
     encoder: EncoderSpec = None,
     stage: Stages = None,
     batch_size: BatchSize = None,
@@ -123,22 +126,36 @@ def search(
       morgana search atlas.index --image tile.png
       morgana search atlas.index --text "who operates the harbour of Calmouth?" --k 3 --json
       morgana search atlas.index --image tile.png --where 'kind == "harbour" and topic in ("site", "weather")'
+      morgana search my.index --text "Bluewater 1987" --by fused
     """
-    from morgana.eval.bench import Lookup
     from morgana.pipeline import Pipeline
 
     asked = inputs.query(text, image)
     opened, seen_by = open_index(folder, encoder, device, batch_size)
-    pipeline = Pipeline(Lookup(opened, seen_by, where), inputs.stages(stage))
+    pipeline = Pipeline(retriever(by, opened, seen_by, where), inputs.stages(stage))
     (hits,) = pipeline.refine([asked], pipeline.retrieve([asked], k))
     if json:
         say_json({"index": str(folder), "encoder": repr(seen_by), "k": k, "hits": hit_json(hits)})
         return
     table("", HIT_HEADS, hit_rows(hits), right=(0, 1))
-    if where and len(hits) < k and not stage:
+    if (where or by == "sparse") and len(hits) < k and not stage:
         tell(f"{len(hits)} documents match, fewer than the {k} that were asked for")
     elif k > opened.manifest.documents:
         tell(f"the index holds {opened.manifest.documents} documents, fewer than the {k} that were asked for")
+
+
+def retriever(by: str, opened: Index, seen_by: Encoder, where: str) -> Retriever:
+    """What `--by` names; SpecError if it names nothing, or words are asked of a query or an index that has none."""
+    from morgana.eval.bench import Lookup
+    from morgana.retrieval.retrievers.fused import Fused
+    from morgana.retrieval.retrievers.sparse import Sparse
+    from morgana.types import SpecError
+
+    dense, sparse = Lookup(opened, seen_by, where), Sparse(str(opened.path), where=where)
+    known: dict[str, Retriever] = {"dense": dense, "sparse": sparse, "fused": Fused((dense, sparse))}
+    if by not in known:
+        raise SpecError(f"--by {by}; choose one of {', '.join(known)}")
+    return known[by]
 
 
 def open_index(
