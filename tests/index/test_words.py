@@ -11,7 +11,7 @@ from building import ENCODER, content, pictures, quietly, reseal, texts
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from morgana.index import Index, _counting, add, compact, delete, from_vectors, merge, upsert, verify
+from morgana.index import Index, _counting, add, compact, delete, from_vectors, lexical, merge, upsert, verify
 from morgana.index.verifying import mend
 from morgana.index.words import FILES, Words, cut
 from morgana.types import Document, SpecError, StoreError
@@ -39,6 +39,23 @@ def same(index, held, query, k, k1=1.5, b=0.75):
     assert len(hits) == min(k, len(wanted))
     assert [h.score for h in hits] == pytest.approx(sorted(wanted.values(), reverse=True)[:k], rel=1e-5)
     assert {h.document.id: h.score for h in hits} == pytest.approx({h.document.id: wanted[h.document.id] for h in hits})
+
+
+@given(
+    st.lists(st.sampled_from([0.0, 0.0, 0.5, 1.0, 1.5, 2.5]), max_size=300),
+    st.integers(1, 20),
+    st.sampled_from([2, 64]),
+)
+def test_the_best_are_those_of_a_full_sort(scores, k, rows):
+    held = np.array(scores, dtype=np.float32)
+    wanted = sorted((-score, place) for place, score in enumerate(scores) if score)
+    least = -wanted[min(k, len(wanted)) - 1][0] if wanted else 0
+    expected = [place for place, score in enumerate(scores) if score and score >= least]
+    before, lexical.ROWS = lexical.ROWS, rows
+    try:
+        assert lexical.best(held, k).tolist() == expected
+    finally:
+        lexical.ROWS = before
 
 
 small = st.lists(st.integers(0, 9), unique=True, min_size=1, max_size=4)

@@ -110,9 +110,7 @@ def search(
     where: Annotated[
         str, typer.Option("--where", help="A filter by metadata: 'year >= 1980 and topic == \"x\"'.")
     ] = "",
-    by: Annotated[
-        str, typer.Option("--by", help="dense (vectors), sparse (words) or fused (both, by rank).")
-    ] = "dense",
+    by: Annotated[str, typer.Option("--by", help="dense (vectors), sparse (words) or fused (both).")] = "dense",
     encoder: EncoderSpec = None,
     stage: Stages = None,
     batch_size: BatchSize = None,
