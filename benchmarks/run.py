@@ -18,6 +18,7 @@ NAMES = (
     "index_build",
     "index_store",
     "search",
+    "sparse",
     "attack_steps",
     "smoothguard",
     "bair",

@@ -16,6 +16,7 @@ BY_TYPE = {
     "Generator": parse("HF('x')"),
     "Intervention": parse("BAIR()"),
     "Corpus": parse("Atlas(sites=2)"),
+    "tuple[Retriever, ...]": (parse("Dense('x')"), parse("Sparse('x')")),
 }
 
 

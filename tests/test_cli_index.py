@@ -99,3 +99,28 @@ def test_parquet_and_tars_are_named_by_their_path(tmp_path, capsys, monkeypatch)
         words = ["index", "build", str(tmp_path / name), "--encoder", ENCODER, "--out", str(out), "--json"]
         assert run(words, True) == 0
         assert json.loads(capsys.readouterr().out)["corpus"].startswith(kind)
+
+
+def test_a_search_is_filtered(tmp_path, capsys):
+    rows = [Document(f"d{n}", f"text {n}", metadata={"year": str(1980 + n)}) for n in range(6)]
+    few = Few()
+    few.rows = tuple(rows)
+    write_jsonlines(few, tmp_path / "corpus")
+    index = str(tmp_path / "y.index")
+    assert run(["index", "build", str(tmp_path / "corpus"), "--encoder", ENCODER, "--out", index], True) == 0
+    capsys.readouterr()
+    words = ("search", index, "--text", "text 5", "--where")
+    status, out, err = told(capsys, *words, "year > 1981 and year < 1984", "--json")
+    assert (status, {h["id"] for h in json.loads(out)["hits"]}) == (0, {"d2", "d3"})
+    assert "2 documents match, fewer than the 5" in told(capsys, *words, "1981 < year < 1984")[2]
+    status, _, err = told(capsys, *words, "year > 0", "--by", "fused")
+    assert (status, "keeps no words to search for" in err, "--sparse" in err) == (1, True, True)
+    assert run(["index", "compact", index, "--sparse"], True) == 0
+    assert "sparse       words" in capsys.readouterr().out
+    for by in ("sparse", "fused"):
+        status, out, _ = told(capsys, "search", index, "--text", "5", "--where", "year > 1980", "--by", by, "--json")
+        assert (status, json.loads(out)["hits"][0]["id"]) == (0, "d5")
+    assert "--by both; choose one of dense" in told(capsys, *words, "year > 0", "--by", "both")[2]
+    status, out, err = told(capsys, *words, "yaer == 1981")
+    assert (status, out) == (1, "")
+    assert "no document has the field 'yaer' (did you mean year?)" in err

@@ -13,7 +13,7 @@ from examples import example
 from morgana.spec import KINDS, components, parse, registry
 
 PARTS = [cls for kind in KINDS for cls in components(kind)]
-HEAVY = ("open_clip", "transformers", "sentence_transformers", "faiss", "matplotlib", "langchain_core")
+HEAVY = ("bm25s", "open_clip", "transformers", "sentence_transformers", "faiss", "matplotlib", "langchain_core")
 
 
 def test_every_kind_that_the_story_needs_has_parts():

@@ -26,7 +26,7 @@ REPLACED = [Document("d3", "another three"), *NEW]
 
 
 def make(path, documents=OLD, **options):
-    build(documents, ENCODER, path, batch_size=4, seconds=0, progress=False, workers=1, **options)
+    build(documents, ENCODER, path, batch_size=4, seconds=0, progress=False, workers=1, sparse=True, **options)
 
 
 CHANGES = {

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from morgana.corpus.jsonlines import write_jsonlines
 from morgana.index import Index, build, verify
 from morgana.index.kinds.flat import Flat
-from morgana.index.ranking import Stack
+from morgana.index.ranking import Stack, rank
 from morgana.index.segment import Candidates
 from morgana.spec import components
 from morgana.types import Document, SpecError, StoreError
@@ -85,13 +85,13 @@ def test_a_document_counts_by_its_best_vector():
         vectors = np.array([[1, 0], [0, 1], [0.6, 0.8], [0.8, 0.6]], dtype=np.float32)
         owners = np.array([0, 0, 1, 1])
 
-        def search(self, queries, many, thorough):
+        def search(self, queries, many, thorough, only):
             scores = queries @ self.vectors.T
             order = np.argsort(-scores, axis=1, kind="stable")[:, :many]
             return Candidates(scores, order, np.full(len(queries), -np.inf))
 
     queries = np.array([[1, 0], [0.6, 0.8]], dtype=np.float32)
-    (first, second) = Stack([Two()], 2).rank(queries, k=2, each=2)
+    (first, second) = rank(Stack([Two()], 2).propose, queries, k=2, each=2, size=4)
     assert first == [(0, 1.0), (1, pytest.approx(0.8))]
     assert second == [(1, pytest.approx(1.0)), (0, pytest.approx(0.8))]
 

@@ -98,3 +98,16 @@ def test_with_a_real_clip_the_index_builds_its_own_encoder_and_refuses_another(
         Dense(str(tmp_path / "index"), other)(queries, 1)
     for name in (repr(encoder), repr(other), "morgana index build CORPUS --encoder"):
         assert name in str(raised.value)
+
+
+def test_a_filter_and_a_source_narrow_the_search(tmp_path):
+    documents = [Document(f"d{n}", f"text {n}", metadata={"year": str(1980 + n)}) for n in range(8)]
+    build(documents, ConvEncoder(16), tmp_path / "x", progress=False)
+    dense = Dense(str(tmp_path / "x"), ConvEncoder(16), where="year >= 1984 and year != 1985", source="text")
+    (hits,) = dense([Query("q", "text 1")], 8)
+    assert {h.document.id for h in hits} == {"d4", "d6", "d7"}
+    assert parse(repr(Dense("x", where="a == 1", source="text"))) == Dense("x", where="a == 1", source="text")
+    with pytest.raises(SpecError, match="cannot read the filter"):
+        Dense("x", where="year >=")
+    with pytest.raises(SpecError, match="source='sound'"):
+        Dense("x", source="sound")

@@ -104,16 +104,23 @@ def merge(
     describe(merge_index(folder, other, replace=replace), json)
 
 
-def compact(folder: IndexFolder, json: AsJSON = False) -> None:
+def compact(
+    folder: IndexFolder,
+    sparse: Annotated[
+        bool | None, typer.Option(help="Keep words for search by BM25, or leave them out [default: as it is].")
+    ] = None,
+    json: AsJSON = False,
+) -> None:
     """Write an index as one segment, free what was deleted, and make its search file anew.
 
     \b
     Example:
       morgana index compact photos.index
+      morgana index compact my.index --sparse
     """
     from morgana.index import compact as compact_index
 
-    describe(compact_index(folder), json)
+    describe(compact_index(folder, sparse=sparse), json)
     tell("readers that were open keep what they saw")
 
 

@@ -25,7 +25,7 @@ from morgana.cli.output import HIT_HEADS, hit_json, hit_rows, resumable, say, sa
 
 if TYPE_CHECKING:
     from morgana.index import Index
-    from morgana.types import Encoder
+    from morgana.types import Encoder, Retriever
 
 app = typer.Typer()
 index = typer.Typer(no_args_is_help=True, help="Build, describe, check and change an index.")
@@ -45,6 +45,7 @@ def build(
     embed: Annotated[str, typer.Option("--embed", help="Of documents with both: text, image or both.")] = "text",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the index that is there.")] = False,
     fold: Annotated[bool, typer.Option("--fold", help="Documents of equal text and image become one.")] = False,
+    sparse: Annotated[bool, typer.Option("--sparse", help="Keep the words of texts too, for search by BM25.")] = False,
     resume: Annotated[bool, typer.Option(help="Go on where a stopped build was, or begin anew.")] = True,
     engine: EngineName = "local",
     address: Address = None,
@@ -76,6 +77,7 @@ def build(
             batch_size=batch_size or 64,
             overwrite=overwrite,
             fold=fold,
+            sparse=sparse,
             resume=resume,
             engine=Distributed(cluster) if cluster else None,
         )
@@ -124,6 +126,10 @@ def search(
     image: ImageFile = None,
     text: Annotated[str, typer.Option("--text", help="What to look for, in words.")] = "",
     k: K = 5,
+    where: Annotated[
+        str, typer.Option("--where", help="A filter by metadata: 'year >= 1980 and topic == \"x\"'.")
+    ] = "",
+    by: Annotated[str, typer.Option("--by", help="dense (vectors), sparse (words) or fused (both).")] = "dense",
     encoder: EncoderSpec = None,
     stage: Stages = None,
     batch_size: BatchSize = None,
@@ -136,20 +142,37 @@ def search(
     Examples:
       morgana search atlas.index --image tile.png
       morgana search atlas.index --text "who operates the harbour of Calmouth?" --k 3 --json
+      morgana search atlas.index --image tile.png --where 'kind == "harbour" and topic in ("site", "weather")'
+      morgana search my.index --text "Bluewater 1987" --by fused
     """
-    from morgana.eval.bench import Lookup
     from morgana.pipeline import Pipeline
 
     asked = inputs.query(text, image)
     opened, seen_by = open_index(folder, encoder, device, batch_size)
-    pipeline = Pipeline(Lookup(opened, seen_by), inputs.stages(stage))
+    pipeline = Pipeline(retriever(by, opened, seen_by, where), inputs.stages(stage))
     (hits,) = pipeline.refine([asked], pipeline.retrieve([asked], k))
     if json:
         say_json({"index": str(folder), "encoder": repr(seen_by), "k": k, "hits": hit_json(hits)})
         return
     table("", HIT_HEADS, hit_rows(hits), right=(0, 1))
-    if k > opened.manifest.documents:
+    if (where or by == "sparse") and len(hits) < k and not stage:
+        tell(f"{len(hits)} documents match, fewer than the {k} that were asked for")
+    elif k > opened.manifest.documents:
         tell(f"the index holds {opened.manifest.documents} documents, fewer than the {k} that were asked for")
+
+
+def retriever(by: str, opened: Index, seen_by: Encoder, where: str) -> Retriever:
+    """What `--by` names; SpecError if it names nothing, or words are asked of a query or an index that has none."""
+    from morgana.eval.bench import Lookup
+    from morgana.retrieval.retrievers.fused import Fused
+    from morgana.retrieval.retrievers.sparse import Sparse
+    from morgana.types import SpecError
+
+    dense, sparse = Lookup(opened, seen_by, where), Sparse(str(opened.path), where=where)
+    known: dict[str, Retriever] = {"dense": dense, "sparse": sparse, "fused": Fused((dense, sparse))}
+    if by not in known:
+        raise SpecError(f"--by {by}; choose one of {', '.join(known)}")
+    return known[by]
 
 
 def open_index(
@@ -172,6 +195,8 @@ def describe(index: Index, json: bool) -> None:
     shown = ("path", "documents", "vectors", "quarantined", "dimension", "metric", "kind", "embed", "encoder", "corpus")
     for name in shown:
         say(f"{name:12} {about[name]}")
+    if about["sparse"]:
+        say(f"{'sparse':12} {about['sparse']}")
     say(f"{'segments':12} {len(about['segments'])}, generation {about['generation']}")
     for name in ("chosen", "recall@10", "latency_ms"):
         if name in about["measured"]:

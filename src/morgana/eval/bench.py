@@ -23,9 +23,11 @@ class Lookup:
 
     index: Index
     encoder: Encoder
+    where: str = ""  # a filter by metadata
 
     def __call__(self, queries: Sequence[Query], k: int) -> list[Hits]:
-        return self.index.search(Dense(str(self.index.path), self.encoder).embed(queries), k)
+        vectors = Dense(str(self.index.path), self.encoder).embed(queries)
+        return self.index.search(vectors, k, where=self.where or None)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from morgana.index.kinds._base import Kind
 from morgana.index.kinds.flat import Flat
 from morgana.index.manifest import Entry, Manifest, read
 from morgana.index.segment import Segment, kind_of
+from morgana.index.words import SCHEME
 from morgana.types import Encoder, StoreError
 
 FEW = 10_000  # vectors; a segment of fewer is searched exactly, until `compact` makes it part of a larger one
@@ -38,10 +39,12 @@ class Change:
     def kind(self) -> Kind:
         return kind_of(self.manifest.kind, self.path)
 
-    def writer(self) -> SegmentWriter:
+    def writer(self, *, sparse: bool | None = None) -> SegmentWriter:
+        """`sparse` is as the index is, unless it is said."""
+        sparse = bool(self.manifest.sparse) if sparse is None else sparse
         with storing(self.path):
             _disk.plain(self.path, "segments", str(self.path)).mkdir(exist_ok=True)
-        return SegmentWriter(self.path / "segments" / f"{self.generation:06d}", self.manifest.dimension)
+        return SegmentWriter(self.path / "segments" / f"{self.generation:06d}", self.manifest.dimension, sparse=sparse)
 
     def finish(self, writer: SegmentWriter, aliases: Sequence[tuple[str, str]] = ()) -> Entry:
         """A segment beside others: exact while it is small, for few vectors train no codes."""
@@ -60,7 +63,9 @@ class Change:
             kept[number] = self.entomb(self.index.segments[number], positions)
         return self.put((*kept, *added))
 
-    def put(self, entries: Sequence[Entry], measured: Mapping[str, Any] | None = None) -> Index:
+    def put(
+        self, entries: Sequence[Entry], measured: Mapping[str, Any] | None = None, *, sparse: bool | None = None
+    ) -> Index:
         """Commit a manifest with these segments, and remove what it no longer names."""
         made = replace(
             self.manifest,
@@ -70,6 +75,7 @@ class Change:
             vectors=sum(e.vectors - e.deleted_vectors for e in entries),
             quarantined=sum(e.quarantined for e in entries),
             measured=self.manifest.measured if measured is None else measured,
+            sparse=self.manifest.sparse if sparse is None else SCHEME if sparse else "",
         )
         made.commit(self.path)
         clean(self.path, made)

@@ -10,6 +10,7 @@ from typing import Any
 from morgana.files import storing
 from morgana.index import _disk, manifest
 from morgana.index.manifest import Entry, Manifest
+from morgana.index.words import SCHEME
 from morgana.types import Encoder, StoreError
 
 FORMER = ("documents.sqlite", "vectors.npy", "vectors.faiss", "quarantine.jsonl")  # of format 1, beside the manifest
@@ -24,6 +25,7 @@ class About:
     encoder: Encoder
     embed: str
     corpus: str
+    sparse: bool = False
 
     def manifest(self, entry: Entry, measured: Mapping[str, Any], generation: int) -> Manifest:
         return Manifest(
@@ -41,6 +43,7 @@ class About:
             generation=generation,
             segments=(entry,),
             measured=measured,
+            sparse=SCHEME if self.sparse else "",
         )
 
 

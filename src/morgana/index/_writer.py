@@ -16,6 +16,7 @@ import numpy as np
 
 from morgana.files import sha256, storing
 from morgana.index import _disk
+from morgana.index._counting import Counting
 from morgana.index.kinds._base import Kind
 from morgana.index.kinds.auto import Auto
 from morgana.index.manifest import Entry
@@ -45,7 +46,7 @@ class Description:
 class SegmentWriter:
     """A context that fills the folder of a new segment; nothing refers to it until a manifest is committed."""
 
-    def __init__(self, folder: Path, dimension: int) -> None:
+    def __init__(self, folder: Path, dimension: int, *, sparse: bool = False) -> None:
         self.folder, self.dimension = folder, dimension
         self.owners, self.sources = array("i"), array("i")
         self.quarantined = 0
@@ -55,6 +56,7 @@ class SegmentWriter:
             self.shelving = Shelving(folder / "documents.sqlite")
             self.vectors = Appending((folder / "vectors.npy").open("wb"), dimension)
             self.quarantine = (folder / "quarantine.jsonl").open("wb")
+            self.counting = Counting(folder) if sparse else None
 
     def __enter__(self) -> SegmentWriter:
         return self
@@ -64,6 +66,9 @@ class SegmentWriter:
             with suppress(OSError):  # what no longer fits is not counted
                 file.close()
         self.shelving.close()
+        if self.counting:
+            with suppress(OSError):
+                self.counting.close()
         if kind is not None and issubclass(kind, Exception):
             _disk.remove(self.folder)
 
@@ -74,6 +79,8 @@ class SegmentWriter:
         with storing(self.folder):
             self.shelving.add([document for document, _ in documents])
             self.vectors.add(rows)
+            if self.counting:
+                self.counting.add(document.text for document, _ in documents)
         for position, (_, sources) in enumerate(documents, first):
             for source in sources:
                 self.owners.append(position)
@@ -99,6 +106,8 @@ class SegmentWriter:
             self.quarantine.close()
             rows = np.stack([np.frombuffer(self.owners, np.int32), np.frombuffer(self.sources, np.int32)])
             np.save(self.folder / "rows.npy", rows.astype("<i4"))
+        if self.counting:
+            self.counting.finish()
         stored = Stored(self.folder / "vectors.npy", self.vectors.count, self.dimension)
         measured: Mapping[str, Any] = {}
         _disk.step("write the search file")

@@ -37,6 +37,7 @@ def build(
     resume: bool = True,
     overwrite: bool = False,
     fold: bool = False,
+    sparse: bool = False,
     progress: bool = True,
     seconds: float = 2.0,
     engine: Engine | None = None,
@@ -47,11 +48,12 @@ def build(
     better one); a document with one of them is embedded by that. Images are decoded by `workers` threads while the
     encoder works; another `engine`, `Distributed(Cluster(…))`, does both on a Ray cluster. Documents that cannot be
     embedded are listed in the quarantine with the reason. With `fold`, documents of equal text and image bytes become
-    one, the first, and the others' ids lead to it. A checkpoint is made every `seconds`; a killed build continues when
+    one, the first, and the others' ids lead to it. With `sparse`, the words of the texts are kept beside the vectors,
+    for search by BM25, by every later change too. A checkpoint is made every `seconds`; a killed build continues when
     it is called again the same way, and ends in the same bytes.
     Raises StoreError for an empty corpus, an id that comes twice, a folder in the way, no space left.
     """
-    plan = Plan(source, encoder, Path(path), kind or Flat(), embed, batch_size, fold)
+    plan = Plan(source, encoder, Path(path), kind or Flat(), embed, batch_size, fold, sparse)
     plan.check()
     check_place(plan.path, overwrite)
     with _disk.locked(manifest.staging(plan.path), "is building in"):
@@ -83,6 +85,7 @@ class Plan:
     embed: str
     batch_size: int
     fold: bool
+    sparse: bool
 
     def check(self) -> None:
         if self.embed not in _batches.EMBED:
@@ -108,7 +111,7 @@ class Plan:
 
     @property
     def about(self) -> About:
-        return About(repr(self.kind), self.encoder, self.embed, self.corpus)
+        return About(repr(self.kind), self.encoder, self.embed, self.corpus, self.sparse)
 
     @property
     def corpus(self) -> str:
@@ -182,7 +185,7 @@ def assemble(plan: Plan, stage: Staging) -> None:
         raise StoreError(f"nothing of {plan.corpus or 'the corpus'} can be indexed: {why}")
     final = stage.folder / "final"
     _disk.remove(final)
-    with SegmentWriter(final / "segments" / FIRST, plan.encoder.dimension) as writer:
+    with SegmentWriter(final / "segments" / FIRST, plan.encoder.dimension, sparse=plan.sparse) as writer:
         rows = iter(stage.rows())
         for vectors in pieces(stage, plan.encoder.dimension, rows):
             writer.add(*vectors)

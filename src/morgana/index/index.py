@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,9 +15,12 @@ from torch import Tensor
 
 from morgana.index import manifest as manifests
 from morgana.index import verifying
+from morgana.index.filters import Where
+from morgana.index.lexical import BM25
 from morgana.index.manifest import Manifest
-from morgana.index.ranking import Propose, Stack, rank
+from morgana.index.ranking import Found, Propose, Stack, rank
 from morgana.index.segment import Segment
+from morgana.index.selecting import Selector
 from morgana.index.vectors import CHUNK, Rows, not_unit
 from morgana.spec import nearest, parse
 from morgana.types import Document, Embeddings, Encoder, Hit, Hits, SpecError, StoreError
@@ -60,22 +64,46 @@ class Index:
                     raise blamed(path, found, error) from error
         raise StoreError(f"{path} changes faster than it can be opened; try again")
 
-    def search(self, vectors: Embeddings, k: int, propose: Propose | None = None) -> list[Hits]:
+    def search(
+        self,
+        vectors: Embeddings,
+        k: int,
+        *,
+        where: Where | str | None = None,
+        source: str | None = None,
+        propose: Propose | None = None,
+    ) -> list[Hits]:
         """The k best documents for each row of `vectors` (B, D), best first: cosine, ties in order of insertion.
 
-        All documents where k is larger than the index. `propose` finds candidates in place of this process. Raises
-        SpecError for k < 1, a wrong shape, NaN or zero rows.
+        `where` filters by metadata (see `filters`), before the search: k documents are found where k match, and over
+        exact kinds they are the k best that match. `source` searches the vectors of texts or of images only. All
+        documents where k is larger than the index. `propose` finds candidates in place of this process, unfiltered.
+        Raises SpecError for k < 1, a wrong shape, NaN or zero rows, and a filter that cannot be read or names a field
+        that no document has.
         """
         if k < 1:
             raise SpecError(f"k={k}; ask for at least 1 document")
         queries = self._queries(vectors)
-        k = min(k, self.manifest.documents)
+        only = None if where is None and source is None else self._select(where, source)
+        k = min(k, self.manifest.documents if only is None else sum(one.matching for one in only))
         if not k or not len(queries):
             return [() for _ in queries]
         each = 2 if any(s.about.vectors > s.about.documents for s in self.segments) else 1
-        found = rank(propose or self._stack.propose, queries, k, each, self._stack.size)
-        documents = self._stack.documents([position for ranked in found for position, _ in ranked])
-        return [tuple(Hit(documents[position], score) for position, score in ranked) for ranked in found]
+        return self._hits(rank(propose or partial(self._stack.propose, only=only), queries, k, each, self._stack.size))
+
+    def match(
+        self, texts: Sequence[str], k: int, *, k1: float = 1.5, b: float = 0.75, where: Where | str | None = None
+    ) -> list[Hits]:
+        """The best documents by BM25 for each text, best first, ties in order of insertion: at most k.
+
+        Only documents that have a word of the text are found; `lexical` says how they are scored. Raises StoreError
+        for an index that keeps no words, SpecError for k < 1, and k1, b or a filter that cannot be.
+        """
+        if k < 1:
+            raise SpecError(f"k={k}; ask for at least 1 document")
+        only = None if where is None else self._select(where)
+        scorer = self._scorer(k1, b)
+        return self._hits([scorer.rank(text, k, only) for text in texts])
 
     def document(self, id: str) -> Document:
         """The document of this id; StoreError with the nearest id if there is none."""
@@ -157,6 +185,27 @@ class Index:
         near = [name for segment in self.segments for name in segment.shelf.around(id)]
         known = self.locate(near)
         return f"{self.path} holds no document {id!r}{nearest(id, [name for name in near if name in known])}"
+
+    def _scorer(self, k1: float, b: float) -> BM25:
+        if (k1, b) not in self._scorers:
+            words = [segment.words for segment in self.segments if segment.words is not None]
+            if not self.manifest.sparse or len(words) < len(self.segments):
+                add = f"morgana index compact {shlex.quote(str(self.path))} --sparse"
+                raise StoreError(f"{self.path} keeps no words to search for; add them: {add}")
+            self._scorers[k1, b] = BM25(self.segments, words, k1, b)
+        return self._scorers[k1, b]
+
+    @cached_property
+    def _scorers(self) -> dict[tuple[float, float], BM25]:
+        return {}
+
+    def _hits(self, found: Found) -> list[Hits]:
+        documents = self._stack.documents([position for ranked in found for position, _ in ranked])
+        return [tuple(Hit(documents[position], score) for position, score in ranked) for ranked in found]
+
+    @cached_property
+    def _select(self) -> Selector:
+        return Selector(self.segments)
 
     def _positions(self, ids: Sequence[str]) -> list[int]:
         found = self.locate(ids)

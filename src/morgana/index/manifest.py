@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from morgana.index import _disk
+from morgana.index.words import SCHEME
 from morgana.types import Encoder, StoreError
 
 FORMAT = 2
 NAME = "manifest.json"
+OPTIONAL = ("sparse",)  # fields that are written only where they say something
 SEGMENT = re.compile(r"[0-9]{6,12}")  # the generation that wrote it
 TOMBSTONES = re.compile(r"[0-9]{6,12}-[0-9]{6,12}\.npy")  # segment, generation
 LONGEST = 64 << 20  # bytes of a manifest
@@ -57,12 +59,16 @@ class Manifest:
     generation: int  # counts changes, from 1
     segments: tuple[Entry, ...]
     measured: Mapping[str, Any] = field(default_factory=dict)  # what Auto measured
+    sparse: str = ""  # how texts are cut into words beside the vectors; empty: they are not
     format: int = FORMAT
 
     def commit(self, folder: Path) -> None:
         """Make this the folder's manifest: before, the old index is there; after, the new."""
         content = asdict(self)
         content["segments"] = [asdict(entry) for entry in self.segments]
+        for name in OPTIONAL:
+            if not content[name]:
+                del content[name]
         content["checksum"] = checksum(content)
         _disk.replace(folder / NAME, encode(content))
 
@@ -135,6 +141,8 @@ def misshapen(content: Mapping[str, Any]) -> str | None:
     """Which field is missing, too many, of another type, below zero, or names what is outside; None if none is."""
     if why := unlike(content, Manifest):
         return why
+    if content.get("sparse", "") not in ("", SCHEME):
+        return f"its texts are cut by {content['sparse'][:40]!r}, which this Morgana does not know"
     for entry in content["segments"]:
         if not isinstance(entry, dict):
             return "a segment is no object"
@@ -152,9 +160,9 @@ def misshapen(content: Mapping[str, Any]) -> str | None:
 
 def unlike(content: Mapping[str, Any], cls: type[Any]) -> str | None:
     wanted = {f.name: TYPES[str(f.type)] for f in fields(cls)}
-    if set(content) != set(wanted):
+    if not set(wanted) - set(OPTIONAL) <= set(content) <= set(wanted):
         return f"fields are not {', '.join(wanted)}"
-    for name, kind in wanted.items():
+    for name, kind in ((name, kind) for name, kind in wanted.items() if name in content):
         if type(content[name]) is not kind or (kind is int and content[name] < 0):
             return f"{name} is {str(content[name])[:40]!r}"
     return None

@@ -65,22 +65,23 @@ def batched(index: Index) -> Iterator[list[str]]:
                 yield batch
 
 
-def compact(path: Path | str) -> Index:
+def compact(path: Path | str, *, sparse: bool | None = None) -> Index:
     """Write all that can be found as one segment of the index's kind, and free what was deleted.
 
     Readers that are open keep what they see; the search files are made anew, so that a damaged one is mended. It needs
-    free space for a second copy of the living documents and vectors.
+    free space for a second copy of the living documents and vectors. `sparse` adds the words of the texts, for search
+    by BM25, or leaves them out; None keeps the index as it is.
     """
     with changing(path, searched=False) as change:
         if not change.manifest.documents:
-            return change.put(())
-        with change.writer() as writer:
+            return change.put((), sparse=sparse)
+        with change.writer(sparse=sparse) as writer:
             aliases = copy(change.index.segments, writer)
             for segment in change.index.segments:
                 for id, reason in segment.quarantine():
                     writer.refuse(id, reason)
             entry, measured = writer.finish(change.kind, aliases)
-        return change.put([entry], measured)
+        return change.put([entry], measured, sparse=sparse)
 
 
 def copy(segments: tuple[Segment, ...], writer: SegmentWriter) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from morgana.index.segment import Segment
+from morgana.index.segment import Segment, Selection
 from morgana.index.vectors import Rows
 from morgana.types import Document
 
@@ -75,13 +75,15 @@ class Stack:
         """Rows."""
         return int(self.first_row[-1])
 
-    def rank(self, queries: Rows, k: int, each: int) -> Found:
-        """The k best documents of each query; `each` is the most vectors of a document."""
-        return rank(self.propose, queries, k, each, self.size)
-
-    def propose(self, queries: Rows, many: int, thorough: bool) -> Proposed:
-        """The segments' candidates, scored in float64 from the stored rows: equal vectors have equal scores."""
-        proposed = [s.search(queries, many, thorough=thorough) for s in self.segments]
+    def propose(
+        self, queries: Rows, many: int, thorough: bool, only: Sequence[Selection | None] | None = None
+    ) -> Proposed:
+        """The segments' candidates among `only`, scored in float64 from the stored rows: equals score equally."""
+        chosen = only or [None] * len(self.segments)
+        proposed = [
+            s.search(queries, many, thorough=thorough, only=selected)
+            for s, selected in zip(self.segments, chosen, strict=True)
+        ]
         rows = [np.where(p.rows < 0, -1, p.rows + b) for p, b in zip(proposed, self.first_row, strict=False)]
         bounds: NDArray[np.float32] = np.max([p.bound for p in proposed], axis=0)
         joined = np.concatenate(rows, axis=1)

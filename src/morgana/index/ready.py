@@ -30,13 +30,14 @@ def from_vectors(
     *,
     kind: Kind | None = None,
     embed: str = "text",
+    sparse: bool = False,
     overwrite: bool = False,
 ) -> Index:
     """Write the index folder `path` from documents and the vectors (N, D) that `encoder` gave them, row by row.
 
     The vectors may be mapped from a file; they are made unit length, as cosines ask no more. `embed` is `text` or
-    `image`, whichever was embedded. Raises SpecError naming row and id for NaN, infinity and zero vectors, StoreError
-    for ids that come twice and for other numbers of vectors and documents.
+    `image`, whichever was embedded; `sparse` is as in `build`. Raises SpecError naming row and id for NaN, infinity and
+    zero vectors, StoreError for ids that come twice and for other numbers of vectors and documents.
     """
     path = Path(path)
     if embed not in ("text", "image"):
@@ -47,11 +48,11 @@ def from_vectors(
     with _disk.locked(manifest.staging(path), "is building in"):
         final = manifest.staging(path) / "final"
         try:
-            with SegmentWriter(final / "segments" / "000001", encoder.dimension) as writer:
+            with SegmentWriter(final / "segments" / "000001", encoder.dimension, sparse=sparse) as writer:
                 for some, rows in pieces(iter(documents), vectors):
                     writer.add([(document, (embed,)) for document in some], rows)
                 entry, measured = writer.finish(kind or Flat())
-            publish(final, path, About(repr(kind or Flat()), encoder, embed, ""), entry, measured)
+            publish(final, path, About(repr(kind or Flat()), encoder, embed, "", sparse), entry, measured)
         finally:
             _disk.remove(manifest.staging(path))
     return Index.open(path, encoder)

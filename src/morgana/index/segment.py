@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from morgana.files import sha256
-from morgana.index import _disk
+from morgana.index import _disk, words
 from morgana.index._writer import DESCRIPTION, SOURCES, Description
-from morgana.index.kinds._base import FILE, Kind, Searcher
+from morgana.index.columns import Columns
+from morgana.index.kinds._base import FILE, Bits, Kind, Searcher
 from morgana.index.kinds.flat import Flat
 from morgana.index.manifest import Entry
 from morgana.index.shelf import Shelf
@@ -23,6 +25,7 @@ from morgana.index.vectors import Half, Rows, mapped
 from morgana.spec import components, parse
 from morgana.types import MorganaError, StoreError
 
+FEW = 10_000  # selected rows that are all looked at, whatever the kind
 SMALL = 4 << 20  # bytes; larger files have their checksum compared by `verify` only
 NEEDED = ("documents.sqlite", "vectors.npy", "rows.npy", "quarantine.jsonl")
 
@@ -35,6 +38,35 @@ class Candidates(NamedTuple):
     bound: NDArray[np.float32]  # (B,)
 
 
+class Metadata:
+    """The metadata of all documents on a shelf, as often as they are gone through."""
+
+    def __init__(self, shelf: Shelf) -> None:
+        self.shelf = shelf
+
+    def __iter__(self) -> Iterator[dict[str, str | None]]:
+        return self.shelf.metadata()
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """What a search of one segment may find; see `selecting`."""
+
+    documents: NDArray[np.bool_]  # (documents,), living ones only
+    rows: NDArray[np.bool_]  # (vectors,)
+    matching: int  # documents with such a row
+
+    @cached_property
+    def count(self) -> int:
+        """Rows."""
+        return int(np.count_nonzero(self.rows))
+
+    @cached_property
+    def bits(self) -> Bits:
+        """The rows as FAISS's bitmap."""
+        return np.packbits(self.rows, bitorder="little")
+
+
 class Segment:
     """Opens everything, so that what it holds stays readable when a later change removes the files.
 
@@ -45,7 +77,7 @@ class Segment:
     def __init__(self, root: Path, entry: Entry, dimension: int, device: str = "cpu", *, searched: bool = True) -> None:
         self.entry, self.folder = entry, _disk.plain(root, f"segments/{entry.name}", f"{root}/manifest.json")
         self.about = described(root, entry, dimension)
-        skipped = () if searched else (FILE,)
+        skipped = () if searched else (FILE, *words.FILES)
         if wrong := problems(root, entry, self.about, every=False, skipped=skipped):
             raise StoreError(wrong[0])
         self.shelf = Shelf(self.folder / "documents.sqlite")
@@ -54,6 +86,8 @@ class Segment:
         self.rows = mapped(self.folder / "rows.npy", (2, count), "<i4")
         self.check_owners()
         self.dead = tombstones(root, entry)
+        has = searched and set(words.FILES) <= set(self.about.files)
+        self.words = words.Words(self.folder, self.about.documents) if has else None
         self.kind = kind_of(self.about.kind, self.folder) if searched else Flat()
         self.searcher: Searcher = self.kind.open(self.folder, self.vectors, device)
 
@@ -73,8 +107,13 @@ class Segment:
         """Exact search over the same rows."""
         return self.searcher if self.kind.exact else Flat().open(self.folder, self.vectors)
 
-    def search(self, queries: Rows, many: int, *, thorough: bool) -> Candidates:
-        """The `many` best living rows or more, and the score that no other living row exceeds."""
+    def search(self, queries: Rows, many: int, *, thorough: bool, only: Selection | None = None) -> Candidates:
+        """The `many` best living rows or more, and the score that no other living row exceeds; `only` selected ones.
+
+        Where few rows are selected, or the kind cannot select, all that are selected are looked at.
+        """
+        if only is not None:
+            return self.selected(queries, min(many, only.count), only, thorough=thorough or only.count <= FEW)
         count = len(self.vectors)
         living = count - self.entry.deleted_vectors
         asked = min(count, many * count // max(1, living) + 1)
@@ -84,6 +123,20 @@ class Segment:
         if self.dead is not None:
             rows = np.where(self.dead[self.owners[np.maximum(rows, 0)]], -1, rows)
         return Candidates(scores, rows, last.astype(np.float32))
+
+    def selected(self, queries: Rows, asked: int, only: Selection, *, thorough: bool) -> Candidates:
+        nothing = np.full(len(queries), -np.inf, dtype=np.float32)
+        if not asked:
+            return Candidates(np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64), nothing)
+        searcher = self.thorough if thorough or not self.searcher.selects else self.searcher
+        scores, rows = searcher.search(queries, asked, only.bits)
+        exact = searcher is self.thorough and asked < only.count
+        return Candidates(scores, rows, scores[:, -1] if exact else nothing)
+
+    @cached_property
+    def columns(self) -> Columns:
+        """The documents' metadata by field."""
+        return Columns(Metadata(self.shelf))
 
     def alive(self) -> NDArray[np.bool_]:
         """Which documents can be found, (documents,)."""

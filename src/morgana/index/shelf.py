@@ -9,8 +9,9 @@ import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+from morgana.index._tests import spelled
 from morgana.index.vectors import Half
 from morgana.types import Document, StoreError
 
@@ -149,24 +150,33 @@ class Shelf:
             raise StoreError(f"{self.path} lacks documents that the index lists; rebuild the index")
         return found
 
+    def metadata(self) -> Iterator[dict[str, str | None]]:
+        """Every document's metadata by position; what is no string, as JSON."""
+        for id, text in self.each("SELECT id, metadata FROM documents ORDER BY position"):
+            yield {str(name): spelled(value) for name, value in self.object(id, text).items()}
+
     def all(self) -> Iterator[Document]:
         """Every document by position, read as a stream."""
         for row in self.each("SELECT * FROM documents ORDER BY position"):
             yield self.document(*row[1:])
 
     def document(self, id: object, text: object, image: object, metadata: object) -> Document:
+        kept = self.object(id, metadata)
+        return document(str(id), str(text), None if image is None else str(image), kept)
+
+    def object(self, id: object, metadata: object) -> dict[str, Any]:
         try:
             kept = json.loads(str(metadata))
             if not isinstance(kept, dict):
                 raise ValueError("its metadata is no object")
         except (ValueError, RecursionError) as error:
             raise StoreError(f"{self.path}: the document {str(id)[:80]!r}: {error}; rebuild the index") from None
-        return document(str(id), str(text), None if image is None else str(image), kept)
+        return kept
 
 
 def number(value: object) -> int:
     return value if isinstance(value, int) else -1
 
 
-def document(id: str, text: str, image: str | None, metadata: dict[str, str]) -> Document:
+def document(id: str, text: str, image: str | None, metadata: dict[str, Any]) -> Document:
     return Document(id, text, None if image is None else Path(image), MappingProxyType(metadata))

@@ -85,13 +85,14 @@ class Stored:
         return found
 
 
-def mapped(path: Path, shape: tuple[int, ...], dtype: str) -> NDArray[np.generic]:
-    """An array file, mapped; StoreError if it is not one of this shape and type."""
+def mapped(path: Path, shape: tuple[int | None, ...], dtype: str) -> NDArray[np.generic]:
+    """An array file, mapped; StoreError if it is not one of this shape (None: any length) and type."""
     try:
         rows: NDArray[np.generic] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError, SyntaxError, RecursionError, MemoryError, OverflowError) as error:
         raise StoreError(f"{path} is not an array: {str(error)[:200]}; rebuild the index") from error
-    if rows.shape != shape or rows.dtype != np.dtype(dtype) or not rows.flags.c_contiguous:
+    same = len(rows.shape) == len(shape) and all(n in (None, m) for n, m in zip(shape, rows.shape, strict=True))
+    if not same or rows.dtype != np.dtype(dtype) or not rows.flags.c_contiguous:
         wanted = f"{np.dtype(dtype)} {shape}"
         raise StoreError(f"{path} holds {rows.dtype} of shape {rows.shape}, not {wanted}; rebuild the index")
     return rows

@@ -14,6 +14,7 @@ from morgana.index.kinds._base import FILE
 from morgana.index.manifest import Entry, Manifest
 from morgana.index.segment import Segment, described, problems, tombstones
 from morgana.index.vectors import CHUNK, not_unit
+from morgana.index.words import LENGTHS, Words, cut
 from morgana.types import MorganaError
 
 
@@ -28,8 +29,9 @@ def verify(path: Path | str) -> list[str]:
 def mend(path: Path | str, wrong: list[str]) -> str:
     """What to do about an index that `verify` found something wrong with."""
     path = Path(path)
-    if wrong and all(f"/{FILE}" in line for line in wrong):
-        return f"the vectors are whole; write the search file again: morgana index compact {shlex.quote(str(path))}"
+    if wrong and all(f"/{FILE}" in line or "/sparse." in line for line in wrong):
+        again = f"morgana index compact {shlex.quote(str(path))}"
+        return f"vectors and documents are whole; write the search files again: {again}"
     return f"restore the file from a copy, or rebuild it: {manifests.read(path).rebuild(path)} --overwrite"
 
 
@@ -49,6 +51,8 @@ def of_content(path: Path, found: Manifest) -> Iterator[str]:
     for entry in found.segments:
         try:
             segments.append(segment := Segment(path, entry, found.dimension))
+            if found.sparse and segment.words is None:
+                yield f"segments/{entry.name} lacks the words of its documents, which manifest.json promises"
             yield from of_segment(segment)
         except (MorganaError, OSError) as error:
             yield str(error)
@@ -77,12 +81,26 @@ def of_segment(segment: Segment) -> Iterator[str]:
         yield f"{name}/rows.npy leaves documents without a vector, or out of order"
     if segment.searcher.size != segment.vectors.shape:
         yield f"{name}/{FILE} holds {segment.searcher.size}, the vectors are {segment.vectors.shape}"
+    if segment.words is not None:
+        yield from of_words(segment, segment.words)
     if (refused := sum(1 for _ in segment.quarantine())) != about.quarantined:
         yield f"{name}/quarantine.jsonl lists {refused} documents, {about.quarantined} were written"
     if segment.dead is not None:
         gone = int(segment.dead[segment.owners].sum())
         if gone != segment.entry.deleted_vectors:
             yield f"tombstones/{segment.entry.tombstones}: {gone} vectors go with it, manifest.json says otherwise"
+
+
+def of_words(segment: Segment, words: Words) -> Iterator[str]:
+    """Whether the words that are kept are those of the documents."""
+    name = f"segments/{segment.entry.name}"
+    if why := words.wrong():
+        yield f"{name}: {why}"
+        return
+    for document, length in zip(segment.shelf.all(), words.lengths.tolist(), strict=False):
+        if len(cut(document.text)) != length:
+            yield f"{name}/{LENGTHS} counts {length} words of {document.id!r}, it has others"
+            return
 
 
 def of_ids(segments: list[Segment]) -> Iterator[str]:

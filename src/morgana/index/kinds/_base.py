@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from morgana.index.vectors import Half, Rows, Stored
 from morgana.types import SpecError, StoreError
 
 FILE = "vectors.faiss"
+Bits: TypeAlias = NDArray[np.uint8]  # (⌈N / 8⌉,)
 
 
 class Searcher(Protocol):
@@ -23,8 +24,16 @@ class Searcher(Protocol):
         """Rows and dimension."""
         ...
 
-    def search(self, queries: Rows, k: int) -> tuple[Rows, NDArray[np.int64]]:
-        """Scores and row numbers, (B, k), best first; -1 where fewer than k were found."""
+    @property
+    def selects(self) -> bool:
+        """`search` takes `only`."""
+        ...
+
+    def search(self, queries: Rows, k: int, only: Bits | None = None) -> tuple[Rows, NDArray[np.int64]]:
+        """Scores and row numbers, (B, k), best first; -1 where fewer than k were found.
+
+        `only` are the rows that may be found, one bit a row from the lowest.
+        """
         ...
 
 
@@ -57,9 +66,25 @@ class Faiss:
     def size(self) -> tuple[int, int]:
         return int(self.index.ntotal), int(self.index.d)
 
-    def search(self, queries: Rows, k: int) -> tuple[Rows, NDArray[np.int64]]:
-        scores, rows = self.index.search(np.ascontiguousarray(queries, dtype=np.float32), k)
+    @property
+    def selects(self) -> bool:
+        return parameters(self.index) is not None
+
+    def search(self, queries: Rows, k: int, only: Bits | None = None) -> tuple[Rows, NDArray[np.int64]]:
+        params = None if only is None else parameters(self.index, sel=library().IDSelectorBitmap(only))
+        scores, rows = self.index.search(np.ascontiguousarray(queries, dtype=np.float32), k, params=params)
         return scores, rows
+
+
+def parameters(index: Any, **options: Any) -> Any:
+    """FAISS's search parameters for an index, as it is tuned; None for a type that is not known to take a selector."""
+    faiss = library()
+    if isinstance(index, faiss.IndexIVF):
+        return faiss.SearchParametersIVF(nprobe=index.nprobe, **options)
+    if isinstance(index, faiss.IndexHNSW):
+        return faiss.SearchParametersHNSW(efSearch=index.hnsw.efSearch, **options)
+    plain = isinstance(index, (faiss.IndexFlat, faiss.IndexScalarQuantizer))
+    return faiss.SearchParameters(**options) if plain else None
 
 
 def viewed(vectors: Half) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from morgana.index.kinds._base import Faiss, Searcher, on, viewed
+from morgana.index.kinds._base import Bits, Faiss, Searcher, on, viewed
 from morgana.index.vectors import Half, Rows, Stored
 from morgana.spec import part
 
@@ -43,6 +43,16 @@ class Exact:
     def faiss(self) -> Any:
         return Faiss(on(viewed(self.vectors), self.device), self.vectors)
 
-    def search(self, queries: Rows, k: int) -> tuple[Rows, NDArray[np.int64]]:
-        found: tuple[Rows, NDArray[np.int64]] = self.faiss.search(queries, k)
+    @cached_property
+    def here(self) -> Faiss:
+        """On the CPU, where rows can be selected."""
+        return Faiss(viewed(self.vectors), self.vectors)
+
+    @property
+    def selects(self) -> bool:
+        return True
+
+    def search(self, queries: Rows, k: int, only: Bits | None = None) -> tuple[Rows, NDArray[np.int64]]:
+        searched = self.faiss if only is None or self.faiss.selects else self.here
+        found: tuple[Rows, NDArray[np.int64]] = searched.search(queries, k, only)
         return found

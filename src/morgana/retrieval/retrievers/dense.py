@@ -11,7 +11,7 @@ from torch import Tensor
 
 from morgana.corpus.images import load
 from morgana.files import unfit
-from morgana.index import Index
+from morgana.index import Index, Where
 from morgana.spec import part
 from morgana.types import Embeddings, Encoder, Hits, Pixels, Query, SpecError
 
@@ -21,21 +21,29 @@ class Dense:
     """The k best documents of the index folder `index` by cosine.
 
     A query with an image is embedded by its image, else by its text. Without an `encoder`, the one that built the index
-    is built from its name. Queries are taken `batch_size` at a time, images of one size in one call.
+    is built from its name. Queries are taken `batch_size` at a time, images of one size in one call. `where` is a
+    filter by metadata, `year >= 1980 and operator != "x"`; `source` searches the vectors of `text` or of `image` only.
     """
 
     index: str
     encoder: Encoder | None = None
     batch_size: int = 64
+    where: str = ""
+    source: str = ""
 
     def __post_init__(self) -> None:
+        if self.where:
+            Where(self.where)  # or a SpecError
+        if self.source not in ("", "text", "image"):
+            raise SpecError(f"source={self.source!r}; search the vectors of 'text' or 'image', or all with ''")
         if self.batch_size < 1:
             raise SpecError(f"batch_size={self.batch_size}; it must be at least 1")
 
     def __call__(self, queries: Sequence[Query], k: int) -> list[Hits]:
         found: list[Hits] = []
         for start in range(0, len(queries), self.batch_size):
-            found += self.opened.search(self.embed(queries[start : start + self.batch_size]), k)
+            vectors = self.embed(queries[start : start + self.batch_size])
+            found += self.opened.search(vectors, k, where=self.where or None, source=self.source or None)
         return found
 
     def embed(self, queries: Sequence[Query]) -> Embeddings:

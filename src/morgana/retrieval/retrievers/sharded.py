@@ -39,7 +39,7 @@ class Sharded:
         found: list[Hits] = []
         for start in range(0, len(queries), self.batch_size):
             vectors = self._dense.embed(queries[start : start + self.batch_size])
-            found += self._dense.opened.search(vectors, k, self._propose)
+            found += self._dense.opened.search(vectors, k, propose=self._propose)
         return found
 
     def _propose(self, queries: Rows, many: int, thorough: bool) -> Proposed:
