@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -60,4 +61,4 @@ def export_folder(
         say(f"{out} holds {written} documents")
 
 
-COMMANDS = {"import": import_folder, "export": export_folder}
+COMMANDS: dict[str, Callable[..., None]] = {"import": import_folder, "export": export_folder}
