@@ -3,7 +3,7 @@
 # make check   format, lint, types, layers, generated docs
 # make docs    write the generated parts of the docs again
 # make bench   speed, as ratios to bare loops
-# make peers   compare with other attack libraries
+# make peers   compare with other attack libraries, and run mteb's check of a model
 # make clean   remove what these made
 #
 # PYTHON=python3.12 chooses the interpreter of a new .venv; OUT=folder the demo's; TESTS="-k index" some tests.
@@ -41,7 +41,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/run.py
 
 peers: $(STAMP)
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt foolbox
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt foolbox mteb
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt --no-deps torchattacks
 	$(BIN)/python -m pytest -q -m peers
 

@@ -16,6 +16,7 @@ from morgana.spec import components, parse, registry
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDE, README, CONTRIBUTING = (ROOT / name for name in ("docs/guide.md", "README.md", "CONTRIBUTING.md"))
+INTEROP = ROOT / "docs/interop.md"
 BUNDLED = [ROOT / "src/morgana/models" / name for name in ("atlas-clip", "atlas-mllm")]
 HOSTS = {
     *("arxiv.org", "keepachangelog.com", "semver.org", "www.apache.org", "www.w3.org", "creativecommons.org"),
@@ -59,13 +60,13 @@ def test_every_option_is_explained(command, capsys):
 
 def test_commands_in_the_documents_exist(capsys):
     known = {name.split()[1] for name in COMMANDS}
-    for path in (README, GUIDE, CONTRIBUTING):
+    for path in (README, GUIDE, CONTRIBUTING, INTEROP):
         for word in re.findall(r"^    morgana ([a-z]+)", path.read_text(encoding="utf-8"), flags=re.M):
             assert word in known, f"{path.name} shows morgana {word}"
 
 
 def test_specs_in_the_documents_can_be_read():
-    for path in (README, GUIDE):
+    for path in (README, GUIDE, INTEROP):
         for spec in re.findall(
             r"(?:--(?:attack|encoder|generator|stage)|index build|eval) '([^']*)'", path.read_text()
         ):
@@ -81,7 +82,7 @@ def test_the_generated_tables_are_up_to_date():
 
 @pytest.mark.parametrize(
     ("path", "number"),
-    [(p, i) for p in (README, GUIDE) for i in range(len(blocks(p)))],
+    [(p, i) for p in (README, GUIDE, INTEROP) for i in range(len(blocks(p)))],
     ids=lambda v: str(getattr(v, "name", v)),
 )
 def test_the_examples_run(path, number, tmp_path, monkeypatch, tiny_clip_folder, tiny_llava_folder, capsys):
@@ -163,7 +164,7 @@ def test_no_tracked_file_names_a_machine():
 
 
 def test_links_between_the_documents_lead_somewhere():
-    for path in (README, GUIDE, CONTRIBUTING):
+    for path in (README, GUIDE, CONTRIBUTING, INTEROP):
         for link in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
             assert link.startswith("http") or (path.parent / link).exists(), f"{path.name} links to {link}"
 

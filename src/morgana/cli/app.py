@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from morgana.cli import asking, atlas, changing, demo, evaluating, indexing, listing, training
+from morgana.cli import asking, atlas, changing, demo, evaluating, exchanging, indexing, listing, training
 from morgana.cli.output import Stopped, one_line, tell
 
 app = typer.Typer(
@@ -28,6 +28,8 @@ app = typer.Typer(
 )
 for command in changing.COMMANDS:
     indexing.index.command()(command)
+for name, exchange in exchanging.COMMANDS.items():
+    indexing.index.command(name)(exchange)
 for group in (demo, indexing, asking, evaluating, listing, training, atlas):
     app.add_typer(group.app)
 
