@@ -25,7 +25,7 @@ MANY = (
 
 
 def bench(setting: Setting) -> list[Result]:
-    model = random_llava(setting.choose(24, 4))
+    model = random_llava(setting.choose(24, 8))  # GIFT's depths need eight
     found = []
     for tokens in (1000, setting.choose(4000, 1200)):
         found += at(model, tokens, setting.choose(3, 1))
