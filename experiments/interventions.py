@@ -131,7 +131,9 @@ def tables(experiments: Sequence[Experiment], out: Path) -> Iterator[Table]:
 
 def label(experiment: Experiment) -> str:
     parts = getattr(experiment.generator, "interventions", ())
-    return type(parts[0]).__name__ + "()" if parts and isinstance(parts[0], FlexAC) else repr(*parts) if parts else "none"
+    return (
+        type(parts[0]).__name__ + "()" if parts and isinstance(parts[0], FlexAC) else repr(*parts) if parts else "none"
+    )
 
 
 def scored(runs: Sequence[Sequence[Record]], kinds: Sequence[str]) -> list[tuple[Any, str, float | None]]:
@@ -173,7 +175,9 @@ def spoilt(
 
 
 def percent(found: Estimate | None) -> str:
-    return "–" if found is None else f"{100 * found.value:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}] n={found.n}"
+    return (
+        "–" if found is None else f"{100 * found.value:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}] n={found.n}"
+    )
 
 
 def signed(found: Estimate | None) -> str:
