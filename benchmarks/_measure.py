@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
+os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the profiler that counts memory is talkative
 import torch
 
 from morgana.corpus.atlas import Atlas
@@ -21,6 +24,7 @@ class Setting:
     generator: str  # for HF(…)
     tiny: bool
     folder: Path  # for what they write
+    long: bool = False  # also the longest prompts
 
     def choose(self, full: int, tiny: int) -> int:
         return tiny if self.tiny else full
@@ -58,6 +62,19 @@ def fastest(rounds: int, **runs: Callable[[], object]) -> dict[str, float]:
                 torch.cuda.synchronize()
             found[name] = min(found[name], time.perf_counter() - start)
     return found
+
+
+def peak_bytes(run: Callable[[], object]) -> int:
+    """What torch held at once during `run`, beyond what it held before: on the GPU if there is one."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        return torch.cuda.max_memory_allocated() - before
+    with torch.autograd.profiler.profile(profile_memory=True) as seen:
+        run()
+    changes = [(e.start_ns(), e.nbytes()) for e in seen.kineto_results.events() if e.name() == "[memory]"]
+    return max(accumulate((size for _, size in sorted(changes, key=lambda c: c[0])), initial=0))
 
 
 def tiles(count: int) -> list[Path]:

@@ -1,6 +1,6 @@
 """Run the benchmarks and print ratios with their targets. A slow one is said, and fails nothing.
 
-python benchmarks/run.py [--only search bair] [--tiny] [--encoder FOLDER --generator FOLDER] [--threads 2]
+python benchmarks/run.py [--only search bair] [--tiny] [--long] [--encoder FOLDER --generator FOLDER] [--threads 2]
 """
 
 from __future__ import annotations
@@ -35,13 +35,14 @@ def main() -> None:
     parser.add_argument("--encoder", default="atlas", help="an open_clip model or folder")
     parser.add_argument("--generator", default="atlas", help="a transformers model or folder")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (0: torch's own choice)")
+    parser.add_argument("--long", action="store_true", help="interventions at 4,000 prompt tokens too")
     chosen = parser.parse_args()
     if chosen.threads:
         torch.set_num_threads(chosen.threads)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
     say(f"{device}; torch {torch.__version__}")
     with tempfile.TemporaryDirectory() as folder:
-        setting = Setting(chosen.encoder, chosen.generator, chosen.tiny, Path(folder))
+        setting = Setting(chosen.encoder, chosen.generator, chosen.tiny, Path(folder), chosen.long)
         for name in chosen.only:
             for result in importlib.import_module(name).bench(setting):
                 say(str(result))

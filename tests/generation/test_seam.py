@@ -61,16 +61,19 @@ def passed(generator, prompt, parts=(), **more):
 
 
 @pytest.mark.parametrize("part", ROWS, ids=repr)
-def test_the_gradient_through_edited_rows_is_the_slope(folder, pixels, query, hits, part):
-    generator = HF(folder, interventions=(part,))
-    start = pixels[:1].clone().requires_grad_()
+def test_the_gradient_through_edited_rows_is_the_slope(request, folder, pixels, query, hits, part):
+    """In float64, and so near that no choice of tokens changes: CMAI's jumps between 1e-4 and 1e-3 from here."""
+    generator, step = HF(folder, interventions=(part,)), 1e-4
+    request.addfinalizer(generator.network.float)  # the network is shared
+    generator.network.double()
+    start = pixels[:1].double().requires_grad_()
     generator.loss(start, query, hits, "Bluewater").sum().backward()
-    direction = start.grad / start.grad.norm()
+    size = start.grad.norm()
     with torch.no_grad():
-        ends = [generator.loss(pixels[:1] + s * direction, query, hits, "Bluewater") for s in (1e-4, -1e-4)]
+        ends = [generator.loss(start + s * start.grad / size, query, hits, "Bluewater") for s in (step, -step)]
     assert start.grad.isfinite().all()
     assert (start.grad != 0).float().mean() > 0.9
-    torch.testing.assert_close((ends[0] - ends[1])[0] / 2e-4, start.grad.norm(), rtol=0.15, atol=5e-2)
+    torch.testing.assert_close((ends[0] - ends[1])[0] / (2 * step), size, rtol=2e-3, atol=0)
 
 
 def test_a_ragged_batch_has_finite_gradients(generator, pixels, query, hits):

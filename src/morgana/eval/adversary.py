@@ -79,7 +79,17 @@ def key(experiment: Experiment) -> str:
     """Names everything an attacked image depends on, so that cells with the same victim share it."""
     e = experiment
     knows = (e.victim, e.reader if asks(e) else None) if e.member == "optimised" else (None, None)
-    scope = (e.corpus, e.index, e.embed, e.surface, e.kinds, e.limit, e.seed, e.k)
+    scope = (
+        e.corpus,
+        e.index,
+        e.embed,
+        e.surface,
+        e.kinds,
+        e.limit,
+        e.seed,
+        e.k,
+        *(() if e.each is None else (e.each,)),
+    )
     return short_hash(repr(e.attack), e.member, *map(repr, (*knows, *scope)))
 
 

@@ -39,9 +39,9 @@ class Bench:
 
     def samples(self, experiment: Experiment) -> list[Sample]:
         e = experiment
-        place = ("samples", repr(e.corpus), e.seed, e.limit, e.kinds)
+        place = ("samples", repr(e.corpus), e.seed, e.limit, e.kinds, e.each)
         if place not in self.memory:
-            self.memory[place] = samples(e.corpus, e.seed, e.limit, e.kinds)
+            self.memory[place] = samples(e.corpus, e.seed, e.limit, e.kinds, e.each)
         found: list[Sample] = self.memory[place]
         return found
 

@@ -37,6 +37,7 @@ class Experiment:
     topic: str = "weather"  # what is counted as hijacked: documents with this metadata["topic"]
     kinds: tuple[str, ...] = ()  # of questions; empty: all
     limit: int | None = None  # samples
+    each: int | None = None  # samples of every kind of question, so that rare kinds weigh as much
     seed: int = 0
     repeats: int = 1  # judgings with fresh noise, averaged; more than 1 for randomised defenses
 
@@ -55,7 +56,7 @@ class Experiment:
             raise SpecError(
                 f"a {self.member} member knows nothing of the system; knowledge='adaptive' needs member='optimised'"
             )
-        for name in ("k", "repeats", "limit"):
+        for name in ("k", "repeats", "limit", "each"):
             value = getattr(self, name)
             if isinstance(value, bool) or (value is not None and (not isinstance(value, int) or value < 1)):
                 raise SpecError(f"{name}={value!r}; wanted a whole number of at least 1")

@@ -12,7 +12,7 @@ from morgana.spec import components, literal
 
 NOTHING = "–"
 SEEN = {"both": "both", "retrieval": "the retriever", "generation": "the generator"}
-PLAIN = ("corpus", "index", "embed", "surface", "k", "topic", "kinds", "limit", "seed", "repeats")
+PLAIN = ("corpus", "index", "embed", "surface", "k", "topic", "kinds", "limit", "each", "seed", "repeats")
 
 
 def axes(experiments: Sequence[Experiment]) -> list[dict[str, str]]:

@@ -20,6 +20,8 @@ class Outcome:
     answer: str | None = None
     references: tuple[str, ...] = ()  # answers that count as right; ("yes",) or ("no",) for presence questions
     clean: str | None = None  # the same system's answer to the unattacked query
+    from_image: str | None = None  # the same system's answer without the retrieved text
+    from_text: str | None = None  # the same system's answer without the image
 
 
 class Metric(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -40,8 +41,12 @@ class Sample:
         return named(self.query.image) if self.query.image else ""
 
 
-def samples(corpus: Corpus, seed: int = 0, limit: int | None = None, kinds: Sequence[str] = ()) -> list[Sample]:
+def samples(
+    corpus: Corpus, seed: int = 0, limit: int | None = None, kinds: Sequence[str] = (), each: int | None = None
+) -> list[Sample]:
     """The corpus's queries (of these kinds, if any are named) in an order drawn from `seed`, the first `limit` of them.
+
+    With `each`, first of all at most so many of every kind are kept.
 
     Raises StoreError if nothing is left to judge.
     """
@@ -55,7 +60,19 @@ def samples(corpus: Corpus, seed: int = 0, limit: int | None = None, kinds: Sequ
             f"{corpus!r} has nothing to judge{' of kind ' + ', '.join(kinds) if kinds else ''}; it has {have}"
         )
     chosen.sort(key=lambda s: derive(seed, "order", s.id))
+    if each is not None:
+        chosen = few(chosen, each)
     return chosen[:limit]
+
+
+def few(ordered: Sequence[Sample], each: int) -> list[Sample]:
+    """The first `each` of every kind."""
+    counted, kept = Counter[str](), []
+    for sample in ordered:
+        counted[sample.kind] += 1
+        if counted[sample.kind] <= each:
+            kept.append(sample)
+    return kept
 
 
 def named(image: Path) -> str:

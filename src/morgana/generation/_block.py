@@ -62,6 +62,7 @@ class Block:
     hidden: Tensor | None = None
     known: dict[tuple[tuple[int, ...], int, int], Rows] = field(default_factory=dict)
     angles: Any = None  # rotary positions, see _positions
+    among: Tensor | None = None  # (B, M) which of the pass's first tokens a pruner has left; None: all
     sight: dict[str, Any] = field(default_factory=dict)  # what the vision tower was given
     branches: dict[int, tuple[Block, Any]] = field(default_factory=dict)  # see _hooks
 

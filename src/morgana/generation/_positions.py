@@ -34,7 +34,7 @@ def turned(block: Block, layer: int, query: Tensor, key: Tensor) -> tuple[Tensor
     active = block.active("positions", layer)
     if not active:
         return query, key
-    rotary, positions = block.angles
+    rotary, positions = block.angles[0], left(block, block.angles[1])
     index = torch.arange(block.stop, device=query.device).expand(len(query), -1)
     flat = positions if positions.dim() == 2 else positions[0]
     plain = made = flat[:, None].to(torch.float32)
@@ -45,6 +45,15 @@ def turned(block: Block, layer: int, query: Tensor, key: Tensor) -> tuple[Tensor
     factor = (made - plain) / torch.where(plain == 0, 1, plain)  # every axis of a position moves in proportion
     turn = cos_sin(rotary, positions, factor)
     return rotate(query, *(t[:, :, -query.shape[2] :] for t in turn)), rotate(key, *turn)
+
+
+def left(block: Block, positions: Tensor) -> Tensor:
+    """The positions (…, B, N) of the tokens that pruning inside the model has left, and of those decoded since."""
+    if block.among is None:
+        return positions
+    begun = positions.shape[-1] - (block.stop - block.among.shape[1])  # tokens that the prompt's pass began with
+    index = block.among.expand(*positions.shape[:-1], -1)
+    return torch.cat([positions[..., :begun].gather(-1, index), positions[..., begun:]], -1)
 
 
 def cos_sin(rotary: Any, positions: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:

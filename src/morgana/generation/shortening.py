@@ -60,7 +60,7 @@ class Run:
         self.tail: Tensor | None = None  # (B, t) mask of what was decoded
         self.cache: Any = None
         self.handles: list[Any] = []
-        self.layouts: list[tuple[Tensor, Layout]] = []
+        self.layouts: list[tuple[Tensor, Layout, Tensor | None]] = []
 
     def install(self, moves: tuple[int, ...]) -> None:
         self.handles.append(self.tower.register_forward_pre_hook(self.enter, with_kwargs=True))
@@ -96,12 +96,13 @@ class Run:
 
     def show(self, index: Tensor) -> None:
         """Let interventions know which tokens are there."""
-        found = next((layout for known, layout in self.layouts if known is index), None)
+        found = next((one for one in self.layouts if one[0] is index), None)
         if found is None:
-            rows = zip(self.kept.spans, index.cpu(), strict=True)
-            found = Layout(tuple(moved(spans, row) for spans, row in rows), index.device)
-            self.layouts.append((index, found))
-        relay(found)
+            rows, first = zip(self.kept.spans, index.cpu(), strict=True), self.kept.at(0)
+            layout = Layout(tuple(moved(spans, row) for spans, row in rows), index.device)
+            found = index, layout, None if index is first else among(index, first)
+            self.layouts.append(found)
+        relay(*found[1:])
 
     def first(self, embeds: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
         """A new pass over the prompts: everything is there, until the first stage."""
@@ -148,8 +149,7 @@ class Run:
         self, hidden: Tensor, index: Tensor, first: Tensor, layer: int, kwargs: dict[str, Any]
     ) -> dict[str, Any]:
         """What a layer is given beside its states, for the tokens `index` of those that the model began with."""
-        local = torch.stack([torch.searchsorted(b, i) for b, i in zip(first, index, strict=True)])
-        local = local.masked_fill(index < 0, 0)
+        local = among(index, first)
         cos, sin = kwargs["position_embeddings"]
         positions = kwargs.get("position_ids")
         return {
@@ -197,11 +197,17 @@ def along(values: Tensor, index: Tensor, dim: int) -> Tensor:
     return values.gather(dim, index.expand(*values.shape[:batch], *index.shape[:2], *rest))
 
 
-def relay(layout: Layout) -> None:
+def among(index: Tensor, first: Tensor) -> Tensor:
+    """(B, M) where in `first` (B, N) each of the places `index` (B, M) stands; 0 for filling."""
+    found = torch.stack([torch.searchsorted(b, i) for b, i in zip(first, index, strict=True)])
+    return found.masked_fill(index < 0, 0)
+
+
+def relay(layout: Layout, left: Tensor | None) -> None:
     """Tell the attention seam, if it is at work, where everything lies now."""
     block = current.get()
     if block is not None and block.layout is not layout:
-        block.layout = layout
+        block.layout, block.among = layout, left
         block.known.clear()
 
 

@@ -83,8 +83,8 @@ class HF:
     def loss(self, pixels: Pixels, query: Query, hits: Hits, text: str) -> Tensor:
         """Cross-entropy of `text` and the end of the answer, (B,) mean over their tokens."""
         made, target = self._forced(pixels, query, hits, text)
-        wanted = target.expand(len(made), -1)
-        return torch.nn.functional.cross_entropy(made.transpose(1, 2).float(), wanted, reduction="none").mean(1)
+        wanted, made = target.expand(len(made), -1), made.to(torch.promote_types(made.dtype, torch.float32))
+        return torch.nn.functional.cross_entropy(made.transpose(1, 2), wanted, reduction="none").mean(1)
 
     def logits(self, pixels: Pixels, query: Query, hits: Hits, text: str) -> Tensor:
         """Teacher-forced logits (B, T, V) of each token of `text` and of the end of the answer."""

@@ -63,8 +63,12 @@ class AIF:
         """The largest attention (B, V) of each layer, and the sum over layers and rows."""
         visual, rows = view.layout.visual, view.mine[..., None]
         seen = visual.take(scores.softmax(-1)).masked_fill(~visual.mask, 0).mean(1) * rows  # (B, R, V)
-        peaks = view.memory.setdefault("peaks", {})
-        peak = seen.amax(1)
+        peaks, peak = view.memory.setdefault("peaks", {}), seen.amax(1)
+        if not torch.equal(view.memory.setdefault("valid", visual.valid), visual.valid):
+            raise SpecError(
+                f"AIF compares visual tokens over all layers, and layer {view.layer} has fewer than those before it; "
+                "prune before the language model (UniformGrid, MMTok), or give AIF the layers between two stages"
+            )
         peaks[view.layer] = torch.maximum(peaks[view.layer], peak) if view.layer in peaks else peak
         view.memory["total"] = view.memory.get("total", 0) + seen.sum(1)
 

@@ -19,11 +19,12 @@ FLAT = 1e-5, 5e-3  # the ends of its sigmoid schedule of betas
 
 @part
 class VisualContrast:
-    """Visual contrastive decoding (Leng et al., CVPR 2024, arXiv 2311.16922): (1 + alpha) l - alpha l' (eq. 3).
+    """Visual contrastive decoding (Leng et al., CVPR 2024, arXiv 2311.16922): (1 + alpha) l - alpha l'.
 
     l' are the logits with the image noised by `step` of 1,000 diffusion steps, read with a cache of their own, so that
-    decoding costs twice; tokens below `beta` times the likeliest one's probability are left out (eq. 4). Noise goes
-    into the model's own normalised pixels, as in the authors' code, and is the same for every image (`seed`).
+    decoding costs twice; tokens below `beta` times the likeliest one's probability are left out. Defaults, schedule and
+    noise in the model's own normalised pixels are those of the public code (DAMO-NLP-SG/VCD); that the noise is the
+    same for every image (`seed`) is our choice.
     """
 
     alpha: float = 1.0
@@ -59,12 +60,12 @@ class Expert(Protocol):
 
 @part
 class ClinicalContrast:
-    """Contrastive decoding with an expert's findings (after CCD, 2025): logits plus `alpha` times its bounded log-odds.
+    """Contrastive decoding with an expert's findings (after CCD, arXiv 2509.23379): logits plus bounded log-odds.
 
-    CCD guides a radiology model by a classifier of symptoms: log-odds of its findings, clipped to ± `bound`, are added
-    to the logits, within the plausible tokens (`beta`, as in visual contrast). Its other stage, the findings written
-    into the prompt, is a document here. The formulas are ours where we could not find the paper's. Without an `expert`
-    the opinion is fixed: `odds[i]` are the log-odds of token `tokens[i]`.
+    CCD guides a radiology model by a classifier of symptoms, in two stages. Here log-odds of its findings, clipped to
+    ± `bound`, times `alpha`, are added to the logits, within the plausible tokens (`beta`, as in visual contrast);
+    findings in the prompt are a document. Formulas and defaults are our choice: we have not read the paper's. Without
+    an `expert` the opinion is fixed: `odds[i]` are the log-odds of token `tokens[i]`.
     """
 
     tokens: tuple[int, ...] = ()

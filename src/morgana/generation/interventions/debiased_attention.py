@@ -1,4 +1,4 @@
-"""Attention debiasing (Zhao et al., 2025, arXiv 2508.17807): later visual tokens and padded ones get less."""
+"""Attention debiasing (arXiv 2508.17807): later visual tokens and padded ones get less."""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ from morgana.types import SpecError
 class DropHeads:
     """Hides the image, from every text row behind it, in the `share` of heads that give it least attention.
 
-    "Treat Visual Tokens as Text?", inactive visual heads. The paper drops heads chosen once on a few samples; ours are
-    chosen for every row, which needs no samples.
+    After "Treat Visual Tokens as Text?", which prunes inactive visual heads from the model. Here they are chosen for
+    every row, half of them by default: our choice, which needs no samples.
     """
 
     share: float = 0.5
@@ -47,8 +47,8 @@ class DropHeads:
 class DropLayers:
     """From layer `first` on, text behind the image no longer sees it.
 
-    "Treat Visual Tokens as Text?", layers without visual computation; what it saves is had by pruning, this shows what
-    it costs. The depth is the paper's for LLaVA-1.5, about the last half.
+    After "Treat Visual Tokens as Text?", layers without visual computation; what it saves is had by pruning, this shows
+    what it costs. The depth is our choice.
     """
 
     first: Depth = 0.5

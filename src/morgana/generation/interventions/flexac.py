@@ -1,4 +1,4 @@
-"""FlexAC (2025): steering how freely a model associates, by a direction in its middle layers."""
+"""FlexAC (NeurIPS 2025, arXiv 2510.11190): steering how freely a model associates, by a direction in middle layers."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ class FlexAC:
     """Adds `alpha` times a steering vector to the states of the rows that answer; negative keeps closer to the image.
 
     `vectors` is a safetensors file with one (L, D) tensor "vectors", which `steering_vectors` makes. The strength
-    adapts to the state: it is alpha (1 - cos(h, v)) / 2 of the state's own norm, and the norm is kept; the paper
-    calibrates strength and chooses middle layers too, its formulas we could not find.
+    adapts to the state: it is alpha (1 - cos(h, v)) / 2 of the state's own norm, and the norm is kept. The public code
+    (ylhz/FlexAC) keeps the norm too, and adds its vector as long as it is, times sigmoid(100 max(0, -cos(h, v))), after
+    three middle layers of 32; strength, `alpha` and the middle half of the layers are our choice.
     """
 
     vectors: str

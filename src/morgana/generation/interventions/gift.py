@@ -51,9 +51,12 @@ class GIFT:
     def edit(self, scores: Tensor, view: View) -> Tensor:
         if not view.layout.visual.index.shape[-1]:
             return scores
-        if view.layer == numbered(self.source, view.depth):
+        source, first = numbered(self.source, view.depth), numbered(self.first, view.depth)
+        if max(first, source + 1) not in self.needs.layers.of(view.depth):
+            raise SpecError(f"{self!r} has no layer to enhance behind its source in a model of {view.depth}; set stop")
+        if view.layer == source:
             self.watch(scores, view)
-        if view.layer < max(numbered(self.first, view.depth), numbered(self.source, view.depth) + 1):
+        if view.layer < max(first, source + 1):
             return scores
         stop = torch.tensor([s.stop for s in view.layout.spans], device=scores.device)[:, None]
         return torch.where((view.rows >= stop - 1)[:, None, :, None], self.enhance(scores, view), scores)

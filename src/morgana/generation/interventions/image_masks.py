@@ -16,7 +16,7 @@ from morgana.types import SpecError
 
 @part
 class ModalityMutual:
-    """Lets image rows see the question behind them (MMA; Wang et al., 2025, AKI, arXiv 2503.02597).
+    """Lets image rows see the question behind them (MMA, of AKI; ICML 2026, arXiv 2503.02597).
 
     The mask of AKI: causal, plus image rows x question columns; never the answer's. It helps models that were trained
     with it; others it disturbs. `documents` opens the retrieved text too, which the paper does not have.
@@ -38,7 +38,7 @@ class ModalityMutual:
 
 @part
 class NAAViT:
-    """No attention among visual tokens (SAISA; Yuan et al., 2025, arXiv 2502.02458): text before it, and itself.
+    """No attention among visual tokens (NAAViT, of SAISA; arXiv 2502.02458): text before it, and itself.
 
     It helps models that were trained with it; others it disturbs. That a token keeps sight of itself is our choice:
     where no text stands before the image, it would see nothing.
@@ -61,9 +61,9 @@ class NAAViT:
 class NeighbourAware:
     """Visual tokens see, of the image, only tokens at most `radius` rows and columns away (arXiv 2410.06169).
 
-    "Treat Visual Tokens as Text? But Your MLLM Only Needs Fewer Efforts to See", neighbour-aware visual attention; the
-    shape of the neighbourhood is our choice: a square. `width` is the tokens in a row of the image; None takes the
-    square root of each image's count.
+    Neighbour-aware visual attention of "Treat Visual Tokens as Text? But Your MLLM Only Needs Fewer Efforts to See";
+    that the neighbourhood is a square, and its radius, are our choice. `width` is the tokens in a row of the image;
+    None takes the square root of each image's count.
     """
 
     radius: int = 7

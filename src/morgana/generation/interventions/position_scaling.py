@@ -16,10 +16,11 @@ from morgana.types import SpecError
 class PositionScaling:
     """Positions divided by a ratio of each head: `low` for the head most aware of positions, up to `high`.
 
-    A head's awareness is the share of tokens that its last prompt row gives more than `peak` times the mean attention
-    (their eq. 3); ratios rise evenly with the rank. Heads that share keys share a ratio, by their mean awareness: our
-    choice, since cached keys are turned. The first two layers are left alone, as in the paper. All positions of a token
-    (three in M-RoPE) move in proportion.
+    A head's awareness is the share of tokens that its last prompt row gives more than `peak` times the mean attention;
+    ratios rise evenly with the rank. Ratios and the first two layers, left alone, are those of the public code
+    (VITA-Group/Ms-PoE), whose peak is 4 and whose awareness is of queries and keys before they are turned. Ours: peak
+    3, queries and keys at their places, every prompt for itself, and one ratio for heads that share keys, since cached
+    keys are turned. All positions of a token (three in M-RoPE) move in proportion.
     """
 
     low: float = 1.2

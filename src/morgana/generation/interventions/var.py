@@ -17,9 +17,10 @@ from morgana.types import SpecError
 class VAR:
     """In image-centric heads, sink tokens keep `keep` of their attention; visual tokens that are no sinks get the rest.
 
-    A token is a sink if a sink dimension of its RMS-normalised hidden state exceeds `tau` (their eq. 3). A head is
-    image-centric, for one row, if the image has at least `mass` of its attention and sinks at most `rho` of that
-    (eqs. 6-7). All sinks give, visual and textual. `dims` are the model's sink dimensions (Llama-2-7B: 2533, 1415);
+    A token is a sink if a sink dimension of its RMS-normalised hidden state exceeds `tau`. A head is
+    image-centric, for one row, if the image has at least `mass` of its attention and sinks at most `rho` of that. All
+    sinks give, visual and textual. No entry exceeds the root of the width, so `tau` suits 4,096 dimensions, and models
+    of 400 or fewer have no sinks at 20. `dims` are the model's sink dimensions (Llama-2-7B: 2533, 1415);
     empty: the two largest of the first token at each layer, our choice for other models.
     """
 
