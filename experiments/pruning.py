@@ -33,10 +33,16 @@ app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 
 def pruning(
-    model: str = "atlas", sites: int = 240, each: int = 100, k: int = 1, seed: int = 0, only: str = ""
+    model: str = "atlas",
+    sites: int = 240,
+    each: int = 100,
+    seed: int = 0,
+    only: str = "",
+    keeps: str = "",
+    kinds: str = "",
 ) -> Iterator[Experiment]:
     """Every pruner at 50, 25, 11 and 5 % of the visual tokens, beside the whole image, on the same `each` questions
-    of every kind; `only` names some pruners, by comma.
+    of every kind; `only`, `keeps` and `kinds` name some, by comma.
 
     Expect random tokens and an even grid to be hard to beat where what is asked for is large or repeated, and chosen
     tokens to win at 11 and 5 % on counts and presence of small things; knowledge questions to lose nothing, as they
@@ -44,36 +50,41 @@ def pruning(
     in their first layers, so at an equal `keep` they cost more: the table prints what.
     """
     world = Atlas(sites=sites, seed=seed, weather="clear")
-    for generator in generators(model, only):
-        for kind in KINDS:
+    for generator in generators(model, only, keeps):
+        for kind in some(kinds, KINDS):
             yield Experiment(
                 world,
                 OpenCLIP("atlas"),
                 generator,
                 stages=(Oracle(world, "first"),),
-                k=k,
+                k=1,
                 kinds=(kind,),
                 limit=each,
                 seed=seed,
             )
 
 
-def generators(model: str, only: str = "") -> Iterator[HF]:
+def some(names: str, known: Sequence[str]) -> tuple[str, ...]:
+    """Those named, or all."""
+    return tuple(name for name in names.split(",") if name) or tuple(known)
+
+
+def generators(model: str, only: str = "", keeps: str = "") -> Iterator[HF]:
     """The whole image first, then every pruner with the most tokens first."""
     yield HF(model)
-    names = [name for name in only.split(",") if name]
-    for cls in components("pruner"):
-        if not names or cls.__name__ in names:
-            yield from (HF(model, pruner=pruner) for pruner in budgets(cls))
+    shares = [float(keep) for keep in some(keeps, [str(keep) for keep in KEEPS[1:]])]
+    parts = {cls.__name__: cls for cls in components("pruner")}
+    for name in some(only, list(parts)):
+        yield from (HF(model, pruner=pruner) for pruner in budgets(parts[name], shares))
 
 
-def budgets(cls: type[Any]) -> Iterator[Pruner]:
+def budgets(cls: type[Any], keeps: Sequence[float]) -> Iterator[Pruner]:
     """One pruner at every budget below all; those that have no budget of their own, once."""
     if cls.__name__ == "ToDRELate":
         yield cls()
         return
     inner = {f.name: f for f in fields(cls)}.get("pruner")
-    for keep in KEEPS[1:]:
+    for keep in keeps:
         yield cls(type(inner.default)(keep)) if inner is not None else cls(keep)
 
 
@@ -88,12 +99,16 @@ def run(
     each: Annotated[int, typer.Option(min=1, help="At most so many questions of a kind.")] = 100,
     sites: Annotated[int, typer.Option(min=2, help="Sites of the world.")] = 240,
     only: Annotated[str, typer.Option(help="Pruners by name, with commas between; none: all.")] = "",
+    keeps: Annotated[str, typer.Option(help="Shares of the visual tokens, with commas between.")] = "",
+    kinds: Annotated[str, typer.Option(help="Of questions, with commas between.")] = "",
     model: Annotated[str, typer.Option(help="A transformers model or folder.")] = "atlas",
 ) -> None:
     """Run the study; print accuracy, what pruning changed, and what a prefill costs; write table.md and cells.md."""
     from morgana.eval.studies import run_study, study
 
-    made = study("pruning", pruning, {"sites": sites, "each": each, "only": only, "model": model})
+    made = study(
+        "pruning", pruning, {"sites": sites, "each": each, "only": only, "keeps": keeps, "kinds": kinds, "model": model}
+    )
     run_study(made, out)
     rows = measured(made.experiments, out)
     Console(width=200).print(shown(rows))
@@ -130,7 +145,7 @@ class Row:
         return {
             r.sample: (r.value("answer", METRIC.get(r.kind, "Contains()")), r.cluster)
             for kind in kinds
-            for r in self.records[kind]
+            for r in self.records.get(kind, ())
         }
 
     def right(self, *kinds: str) -> Estimate | None:
@@ -213,20 +228,22 @@ def everything(rows: Sequence[Row]) -> str:
 
 
 def summary(rows: Sequence[Row]) -> str:
-    """Markdown: questions of sight by budget, and the change against tokens by lot at 11 and 5 %."""
-    keeps = KEEPS[1:]
-    heads = [f"{100 * keep:g} %" for keep in keeps]
-    lines = [("pruner", *heads, "− lot, 11 %", "− lot, 5 %", "floor, 11 %", "floor, 5 %")]
+    """Markdown: questions of sight, by pruner and budget, with the change against tokens by lot."""
+    keeps = sorted({r.keep for r in rows if r.keep is not None}, reverse=True)
+    heads = [(f"{100 * keep:g} %", "− lot", "beside the floor") for keep in keeps]
+    lines: list[Sequence[str]] = [("pruner", *(head for three in heads for head in three))]
     for name in dict.fromkeys(r.name for r in rows if r.keep is not None):
-        by = {r.keep: r for r in rows if r.name == name}
-        lot = [next((f for f in floors(rows, by[k]) if f.name == FLOORS[0]), None) for k in keeps[2:]]
-        gains = [
-            "" if f is None else percent(by[k].against(f, *SIGHT), signed=True)
-            for k, f in zip(keeps[2:], lot, strict=True)
-        ]
-        told = [verdict(rows, by[k]) for k in keeps[2:]]
-        lines.append((f"`{name}`", *(percent(by[k].right(*SIGHT)) for k in keeps), *gains, *told))
+        cells = [beside(rows, next((r for r in rows if (r.name, r.keep) == (name, keep)), None)) for keep in keeps]
+        lines.append((f"`{name}`", *(cell for three in cells for cell in three)))
     return markdown(lines)
+
+
+def beside(rows: Sequence[Row], row: Row | None) -> tuple[str, str, str]:
+    if row is None:
+        return "", "", ""
+    lot = next((f for f in floors(rows, row) if f.name == FLOORS[0]), None)
+    change = "" if lot is None else percent(row.against(lot, *SIGHT), signed=True)
+    return percent(row.right(*SIGHT)), change, verdict(rows, row)
 
 
 def markdown(lines: Sequence[Sequence[str]]) -> str:

@@ -45,7 +45,7 @@ class GlobalCom:
         own = unit(sight.cls(self.layer))
         if sight.number == 0 or len(sight.siblings) < 2:
             return own
-        seen = window(self.overview(sight), len(sight.siblings) - 1, sight.number - 1, sight.grid)
+        seen = window(self.overview(sight), len(sight.siblings) - 1, sight.number - 1, sight.grid, sight.mosaic)
         return self.alpha * own + (1 - self.alpha) * unit(sight.here(seen.flatten()))
 
     def overview(self, sight: Sight) -> Tensor:
@@ -55,7 +55,7 @@ class GlobalCom:
 
     def share(self, sights: tuple[Sight, ...], counts: tuple[int, ...]) -> tuple[int, ...]:
         whole = self.overview(sights[0]).detach().flatten()
-        tile = tiles(*sights[0].grid, len(sights) - 1).to(whole.device)
+        tile = tiles(*sights[0].grid, len(sights) - 1, sights[0].mosaic).to(whole.device)
         mass = whole.new_zeros(len(sights) - 1).index_add(0, tile, whole)
         part = ((mass - mass.max()) / self.heat).softmax(0)
         wanted = [counts[0], *(n * (1 + float(p) - 1 / len(part)) for n, p in zip(counts[1:], part, strict=True))]
