@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from morgana.generation.explain.eagle import EAGLE
+from morgana.generation.explain.msea import MSEA, opened, overlap, shrunk
 from morgana.generation.explain.rollout import Rollout
 from morgana.generation.explain.tam import TAM, ranked, scale
 from morgana.generation.faithfulness import Curves, area, curves, shown
@@ -105,3 +106,47 @@ def test_interference_is_fitted_and_the_filter_keeps_what_is_flat():
     noisy[1, 1] = 5
     assert ranked(noisy)[1, 1] < 5
     assert TAM().smooth
+
+
+def test_rankings_overlap_as_the_sum_over_depths_says():
+    left, right = torch.tensor([4, 1, 7, 2]), torch.tensor([1, 4, 9, 7])
+    shared = [0, 2, 2, 3]  # of the first d of both
+    weight = [0.9**d for d in range(4)]
+    wanted = sum(w * s / (d + 1) for d, (w, s) in enumerate(zip(weight, shared, strict=True))) / sum(weight)
+    assert float(overlap(left, right, 0.9)) == pytest.approx(wanted)
+    assert float(overlap(left, left, 0.9)) == pytest.approx(1)
+    assert float(overlap(left, left + 10, 0.9)) == 0
+    assert overlap(left, torch.tensor([4, 0, 0, 0]), 0.5) > overlap(left, torch.tensor([0, 0, 0, 4]), 0.5)
+
+
+def test_a_small_image_lies_in_the_middle_and_its_map_comes_back_whole(red):
+    small = shrunk(red, 0.5)
+    assert small.shape == red.shape
+    assert small[..., 4:12, 4:12].eq(1).all()
+    assert float((small - 0.5).sum()) == 3 * 64 * 0.5
+    assert shrunk(red, 1.0) is red
+    flat = torch.zeros(1, 8, 8)
+    flat[:, 2:6, 2:6] = 0.7
+    torch.testing.assert_close(opened(flat, 0.5)[:, 1:7, 1:7], torch.full((1, 6, 6), 0.7))
+    assert opened(torch.eye(4)[None], 1.0).equal(torch.eye(4)[None])
+    corner = torch.zeros(1, 4, 4)
+    corner[0, 1, 1] = 1  # upper left of the middle: upper left of the image
+    assert int(opened(corner, 0.5).flatten().argmax()) in (0, 1, 4, 5)
+    assert opened(corner, 0.5)[0, 2:, 2:].amax() < 0.1
+
+
+def test_only_words_that_rank_alike_explain_a_map_away(tiny_llava_folder, pixels, query, hits):
+    generator = HF(str(tiny_llava_folder))
+    heat = MSEA(sizes=(1.0,))._left(0, torch.tensor([[1.0, 2.0]]), torch.tensor([5]), torch.tensor([[1, 2]]))
+    assert heat.tolist() == [1.0, 2.0]
+    ranks = torch.tensor([[1, 2, 3], [9, 8, 7], [1, 2, 3]])
+    maps = torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [1.0, 1.0, 1.0]])
+    left = MSEA()._left(2, maps, torch.tensor([5, 6, 7]), ranks)
+    assert left.tolist() == [1.0, 0.0, 1.0]  # the first word ranks alike and explains its place; the second does not
+    again = MSEA()._left(2, maps, torch.tensor([7, 6, 7]), ranks)
+    assert again.tolist() == [1.0, 1.0, 1.0]  # a word does not subtract itself
+    one, three = (MSEA(sizes=s)(generator, pixels[:1], query, hits, "Bluewater") for s in ((1.0,), (1.0, 0.5)))
+    assert not torch.allclose(one, three)
+    for wrong in ({"sizes": ()}, {"sizes": (1.5,)}, {"top": 0}, {"persist": 1.0}):
+        with pytest.raises(SpecError):
+            MSEA(**wrong)

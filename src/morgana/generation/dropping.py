@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from morgana.generation.layout import words
 from morgana.generation.plan import Act, Kept
 from morgana.generation.pruner import Choice, Conditional, Sharing
+from morgana.generation.sharing import fair
 from morgana.generation.sight import Operands, Sight
 from morgana.generation.vision import Eyes
 from morgana.generation.watching import Watch
@@ -35,9 +37,10 @@ class Scene:
         """States (B, M, D) of the tokens `index` (B, M) after a stage; the very same where nothing goes."""
         rows, places, changed, image = [], [], False, 0
         for b, spans in enumerate(self.kept.spans):
-            sights = self.sights(b, image, states[b], index[b], act)
+            groups = self.groups(b, image, states[b], index[b], act)
             image += len(spans.image)
-            choices = self.choices(act, sights)
+            sights = tuple(sight for group in groups for sight in group)
+            choices = [choice for group in groups for choice in self.choices(act, group)]
             row, stays = taken_out(states[b], index[b], sights, choices)
             rows.append(row[stays])
             places.append(index[b][stays])
@@ -45,8 +48,8 @@ class Scene:
         return (filled(rows, 0), filled(places, -1)) if changed else (states, index)
 
     def choices(self, act: Act, sights: tuple[Sight, ...]) -> list[Choice | None]:
-        """What stays of each image; None where all of it does."""
-        counts = tuple(min(len(s.tokens), self.kept.count(s.eye.tokens, act)) for s in sights)
+        """What stays of each image, or of each view of one; None where all of it does."""
+        counts = self.counts(act, sights)
         if all(n == len(s.tokens) for n, s in zip(counts, sights, strict=True)):
             return [None] * len(sights)
         if isinstance(act.pruner, Conditional) and not act.pruner.due(sights):
@@ -61,8 +64,17 @@ class Scene:
             counts = shared
         return [ask(act, sight, count) for sight, count in zip(sights, counts, strict=True)]
 
-    def sights(self, b: int, image: int, row: Tensor, index: Tensor, act: Act) -> tuple[Sight, ...]:
-        """Every image of row `b`; `image` is the number of its first one in the batch."""
+    def counts(self, act: Act, sights: tuple[Sight, ...]) -> tuple[int, ...]:
+        """How many of each may stay; the views of one image divide its budget by their sizes."""
+        sizes = [s.eye.tokens for s in sights]
+        left = [len(s.tokens) for s in sights]
+        if sights and sights[0].eye.full is not None:
+            total = self.kept.count(sum(sizes), act)
+            return fair(min(total, sum(left)), [total * n / sum(sizes) for n in sizes], left)
+        return tuple(min(n, self.kept.count(size, act)) for size, n in zip(sizes, left, strict=True))
+
+    def groups(self, b: int, image: int, row: Tensor, index: Tensor, act: Act) -> list[tuple[Sight, ...]]:
+        """The images of row `b`, or the views of each; `image` is the number of its first one in the batch."""
         spans, device = self.kept.spans[b], index.device
         runs = [index[(index >= first) & (index < last)] for first, last in spans.image]
         operands = {
@@ -70,29 +82,35 @@ class Scene:
             for layer, (call, *_) in self.watch.taken.items()
             if layer in self.before
         }
-        siblings: list[Sight] = []
-        for number, ((first, last), tokens) in enumerate(zip(spans.image, runs, strict=True)):
-            siblings.append(
-                Sight(
-                    layer=act.layer,
-                    tokens=tokens,
-                    places=tokens - first,
-                    states=row[torch.searchsorted(index, tokens)],
-                    text=torch.tensor(words(spans), dtype=torch.long, device=device),
-                    question=torch.arange(*spans.question, device=device),
-                    visual=torch.cat(runs),
-                    row=row,
-                    index=index,
-                    eye=self.eyes.of(image + number, last - first),
-                    number=number,
-                    stage=act.number,
-                    siblings=siblings,
-                    operands=operands,
-                    moves={i: tuple((x[b], y[b]) for x, y in found) for i, found in self.moves.items()},
-                    moved={i: self.before[i][b] for i in self.moves},
-                )
-            )
-        return tuple(siblings)
+        told: dict[str, Any] = {
+            "layer": act.layer,
+            "stage": act.number,
+            "text": torch.tensor(words(spans), dtype=torch.long, device=device),
+            "question": torch.arange(*spans.question, device=device),
+            "visual": torch.cat(runs) if runs else index[:0],
+            "row": row,
+            "index": index,
+            "operands": operands,
+            "moves": {i: tuple((x[b], y[b]) for x, y in found) for i, found in self.moves.items()},
+            "moved": {i: self.before[i][b] for i in self.moves},
+        }
+        groups: list[list[Sight]] = [[]]
+        for number, ((first, last), tokens) in enumerate(zip(spans.image, runs, strict=True), image):
+            views = self.eyes.views(number) if self.split(act) else None
+            if views is not None:
+                groups.append([])
+                told["mosaic"] = self.eyes.packs[number].mosaic
+            for where, eye in views or [(torch.arange(last - first), self.eyes.of(number, last - first))]:
+                left = torch.isin(first + where.to(device), tokens).nonzero().flatten()
+                here = first + where.to(device)[left]
+                told |= {"tokens": here, "places": left, "states": row[torch.searchsorted(index, here)]}
+                groups[-1].append(Sight(eye=eye, number=len(groups[-1]), siblings=groups[-1], **told))
+        return [tuple(group) for group in groups if group]
+
+    def split(self, act: Act) -> bool:
+        """Whether a pruner is asked view by view."""
+        asked = act.pruner.watched(self.kept.depth, self.eyes.depth)
+        return bool(asked.vision) or asked.projector or asked.grid
 
 
 def ask(act: Act, sight: Sight, count: int) -> Choice | None:

@@ -26,7 +26,7 @@ class Kept:
     """What stayed: places in the prompts' rows by layer of the language model, -1 for filling."""
 
     def __init__(self, pruners: Sequence[Pruner], spans: Sequence[Spans], depth: int) -> None:
-        self.spans = tuple(spans)
+        self.spans, self.depth = tuple(spans), depth
         self.acts = acts(pruners, depth)
         self.index: dict[int, Tensor] = {0: self.whole()}  # first layer -> (B, M), valid until the next
         self.fired = False

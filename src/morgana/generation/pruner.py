@@ -23,12 +23,16 @@ class Stage(NamedTuple):
 
 
 class Watched(NamedTuple):
-    """The layers whose attention (`vision`, `text`) and whose changes of the hidden states (`moves`) are read."""
+    """The layers whose attention (`vision`, `text`) and whose changes of the hidden states (`moves`) are read.
+
+    Who reads the vision tower, the projector or the grid is asked view by view where an image has several (LLaVA-NeXT).
+    """
 
     vision: tuple[int, ...] = ()  # may be negative, counted from the end
     text: tuple[int, ...] = ()
     moves: tuple[int, ...] = ()
     projector: bool = False  # what goes into it
+    grid: bool = False  # where tokens lie in the image
 
 
 @dataclass(frozen=True, eq=False)

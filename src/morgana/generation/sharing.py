@@ -47,17 +47,22 @@ def squarest(count: int) -> tuple[int, int]:
     return -(-count // columns), columns
 
 
-def tiles(rows: int, columns: int, count: int) -> Tensor:
-    """(rows · columns,) in which of `count` tiles each place of an overview lies; the last takes empty fields."""
-    down, across = squarest(count)
+def tiles(rows: int, columns: int, count: int, mosaic: tuple[int, int] | None = None) -> Tensor:
+    """(rows · columns,) in which of `count` tiles each place of an overview lies; the last takes empty fields.
+
+    Tiles lie on the grid `mosaic`, or on the squarest that holds them.
+    """
+    down, across = mosaic or squarest(count)
     row = torch.arange(rows) * down // rows
     column = torch.arange(columns) * across // columns
     return (row[:, None] * across + column[None]).flatten().clamp(max=count - 1)
 
 
-def window(overview: Tensor, count: int, tile: int, grid: tuple[int, int]) -> Tensor:
+def window(
+    overview: Tensor, count: int, tile: int, grid: tuple[int, int], mosaic: tuple[int, int] | None = None
+) -> Tensor:
     """The part of an overview (R, C) that one of `count` tiles shows, resized to `grid`; differentiable."""
-    down, across = squarest(count)
+    down, across = mosaic or squarest(count)
     (rows, columns), (row, column) = overview.shape, divmod(tile, across)
     first, last = row * rows // down, max(row * rows // down + 1, (row + 1) * rows // down)
     left, right = column * columns // across, max(column * columns // across + 1, (column + 1) * columns // across)

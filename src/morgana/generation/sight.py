@@ -25,6 +25,9 @@ class Eye:
     project: Any = None
     open: Tensor | None = None  # (P,) the tower's tokens that were not closed in it
     scores: Tensor | None = None  # (P,) what the pruner that closed them said last
+    runs: bool = False  # patches that became one token stand in a row (Qwen2-VL), not in a square (InternVL, Idefics3)
+    picked: Tensor | None = None  # (N,) which of the tower's tokens they are, where it has another order (Qwen2.5-VL)
+    full: int | None = None  # or more: tokens of a view of an image of any resolution, with its padding
 
     def operands(self, layer: int) -> Taken:
         found = layer % self.depth if -self.depth <= layer < self.depth else None
@@ -37,10 +40,12 @@ class Eye:
 
     def group(self, patches: int) -> tuple[int, int]:
         """How many tokens stand before the patches (CLS), and how many patches make a visual token."""
-        if patches == self.tokens + 1:
+        tokens = self.full or self.tokens
+        if patches == tokens + 1:
             return 1, 1
-        if patches % self.tokens == 0:
-            return 0, patches // self.tokens
+        for before in (0, 1):
+            if (patches - before) % tokens == 0:
+                return before, (patches - before) // tokens
         raise SpecError(
             f"the vision tower has {patches} tokens for {self.tokens} visual tokens; attention of patches cannot be "
             "given to visual tokens, so use a pruner that reads none (MMTok, ToDRE, IDPruner) or one inside the model"
@@ -49,7 +54,19 @@ class Eye:
     def tokenwise(self, patches: Tensor) -> Tensor:
         """(…, P) of patches to (…, N) of visual tokens, those that were merged by their mean."""
         before, group = self.group(patches.shape[-1])
-        return patches[..., before:].reshape(*patches.shape[:-1], -1, group).mean(-1)
+        lead, made = patches.shape[:-1], patches[..., before:]
+        if group > 1 and self.runs:
+            made = made.reshape(*lead, -1, group).mean(-1)
+        elif group > 1:
+            side, edge = round(made.shape[-1] ** 0.5), round(group**0.5)
+            if side * side != made.shape[-1] or edge * edge != group:
+                raise SpecError(f"{made.shape[-1]} patches for {self.tokens} visual tokens are no squares of squares")
+            made = made.reshape(*lead, side // edge, edge, side // edge, edge).mean((-3, -1)).flatten(-2)
+        return self.pick(made)
+
+    def pick(self, tokens: Tensor) -> Tensor:
+        """(…, N) of the tower's tokens, those that are in the prompt, in its order."""
+        return tokens if self.picked is None else tokens[..., self.picked.to(tokens.device)]
 
     def cls(self, layer: int) -> Tensor:
         """(N,) attention of CLS to each visual token, mean over heads. SpecError where there is no CLS."""
@@ -103,6 +120,7 @@ class Sight:
     number: int = 0  # of the image in the prompt
     siblings: list[Sight] = field(default_factory=list)  # of every image of the prompt
     stage: int = 0  # of the pruner
+    mosaic: tuple[int, int] | None = None  # rows and columns of the views of an image of any resolution
     operands: dict[int, Operands] = field(default_factory=dict)
     moves: dict[int, tuple[tuple[Tensor, Tensor], ...]] = field(default_factory=dict)
     # layer -> (in, out) of its attention and its MLP, each (M, D) beside the places in `moved`

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from morgana.generation._packs import Pack, packing
 from morgana.generation.pruner import Narrowing, Pruner, Watched
 from morgana.generation.sight import Eye
 from morgana.generation.watching import Taken, Watch, blocks, watching
@@ -25,8 +27,10 @@ class Eyes:
     watch: Watch | None = None
     depth: int = 0
     grids: Tensor | None = None  # (I, 3) frames, rows and columns of patches
+    order: Tensor | None = None  # of the tower's tokens, where it works in windows
     projected: Tensor | None = None
     projector: Any = None
+    packs: list[Pack] = field(default_factory=list)  # by image, where a model packs several views into one
     open: list[Tensor] = field(default_factory=list)  # (P,) by image
     scores: list[Tensor | None] = field(default_factory=list)
 
@@ -39,11 +43,43 @@ class Eyes:
             side = round((frames * rows * columns / tokens) ** 0.5)
             grid = rows // side, columns // side
         closed = (self.open[image], self.scores[image]) if self.open else (None, None)
-        return Eye(taken, self.depth, tokens, grid, self._projected(image), self.projector, *closed)
+        return Eye(
+            taken,
+            self.depth,
+            tokens,
+            grid,
+            self._projected(image),
+            self.projector,
+            open=closed[0],
+            scores=closed[1],
+            runs=self.grids is not None,
+            picked=None if self.order is None or self.grids is None else self._ordered(image, tokens),
+        )
+
+    def _ordered(self, image: int, tokens: int) -> Tensor:
+        """(N,) where the tokens of one image stand in the tower, counted from its first."""
+        assert self.order is not None
+        assert self.grids is not None
+        patches = self.grids.prod(-1)
+        first = int(patches[:image].sum()) * tokens // int(patches[image])
+        return self.order[first : first + tokens] - first
+
+    def views(self, image: int) -> list[tuple[Tensor, Eye]] | None:
+        """The overview and the tiles of one image, where it has any: which of its tokens (n,) each is, and its eye."""
+        if not self.packs or self.packs[image].index is None:
+            return None
+        first = sum(pack.views for pack in self.packs[:image])
+        found = []
+        for view in range(self.packs[image].views):
+            where, patch = self.packs[image].of(view)
+            eye = self.of(first + view, len(patch))
+            grid = self.packs[image].grid(patch)
+            found.append((where, replace(eye, grid=grid, picked=patch, full=self.packs[image].size)))
+        return found
 
     def _projected(self, image: int) -> Tensor | None:
         if self.projected is None or self.projected.ndim == 3:
-            return None if self.projected is None else self.projected[image]
+            return None if self.projected is None else self.projected[image : image + 1]
         if self.grids is None:
             raise SpecError("the projector's input does not tell images apart; use a pruner that does not read it")
         patches = self.grids.prod(-1)
@@ -54,9 +90,16 @@ class Eyes:
         """A new pass over images begins."""
         if self.watch is not None:
             self.watch.taken.clear()
+        self.packs.clear()
         self.open.clear()
         self.scores.clear()
         self.grids = kwargs.get("grid_thw", kwargs.get("image_grid_thw"))
+        self.order = None
+        if self.grids is not None and hasattr(module, "window_size"):
+            from transformers.vision_utils import get_vision_window_index
+
+            sizes = (module.spatial_merge_size, module.window_size, module.patch_size)
+            self.order = get_vision_window_index(self.grids, *sizes)[0].argsort()
 
     def narrow(self, pruner: Narrowing, layer: int, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         """Before a layer of the vision tower: what the pruner closed after the one before is seen no more."""
@@ -110,11 +153,14 @@ def seeing(model: Any, wanted: Watched, pruners: Sequence[Pruner]) -> Iterator[E
             handles.append(eyes.projector.register_forward_pre_hook(lambda m, args: note(eyes, args)))
         for pruner in pruners:
             if isinstance(pruner, Narrowing):
+                if "attention_mask" not in inspect.signature(layers[0].forward).parameters:
+                    raise SpecError(f"{pruner!r} works in vision towers that take a mask (CLIP, SigLIP), not this one")
                 handles += [
                     layers[i + 1].register_forward_pre_hook(closer(eyes, pruner, i + 1), with_kwargs=True)
                     for i in pruner.watched(0, eyes.depth).vision
                 ]
-        with watching(model, "vision", tower, tuple(sorted({inside(i, eyes.depth) for i in wanted.vision}))) as watch:
+        layers_read = tuple(sorted({inside(i, eyes.depth) for i in wanted.vision}))
+        with packing(model, eyes.packs), watching(model, "vision", tower, layers_read) as watch:
             eyes.watch = watch
             yield eyes
     finally:

@@ -16,7 +16,8 @@ class AdaptInfer:
     receives from the words after the image, scaled to sum 1; mean over heads.
 
     The paper prunes where cross-modal attention shifts, found offline for each model; we take 1/16, 5/16 and 5/8 of
-    the depth, and 60, 90 and 100 % of what goes is gone by then.
+    the depth, and 60, 90 and 100 % of what goes is gone by then. The paper is known to us second-hand: the weights are
+    its idea, the formula is our reading.
     """
 
     keep: Keep = 0.25

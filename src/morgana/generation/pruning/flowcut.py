@@ -61,9 +61,9 @@ class FlowCut:
     def scores(self, sight: Sight) -> Tensor:
         """Closed tokens have -inf."""
         eye = sight.eye
-        if eye.scores is None or eye.open is None or len(eye.scores) != eye.tokens:
+        if eye.scores is None or eye.open is None or len(eye.scores) != (eye.full or eye.tokens):
             raise SpecError(f"{self!r} needs a vision tower with CLS whose patches are the visual tokens; use HiPrune")
-        return sight.here(eye.scores.masked_fill(~eye.open[1:], float("-inf")))
+        return sight.here(eye.pick(eye.scores.masked_fill(~eye.open[1:], float("-inf"))))
 
     def choose(self, sight: Sight, count: int) -> Choice:
         return top(self.scores(sight), count)

@@ -16,7 +16,8 @@ class FoPru:
     """Significance of a token is the attention that it receives in the last but one layer of the vision tower.
 
     `rank` keeps the best tokens; `row` keeps whole rows of the grid by their sum, and spends what is left of the budget
-    on the best tokens of the next row. Mean over heads and all queries, so no CLS token is needed.
+    on the best tokens of the next row. Mean over heads and all queries, so no CLS token is needed. The paper is known
+    to us second-hand: its two strategies; the layer, the mean over queries and the last row are our choice.
     """
 
     keep: Keep = 0.25

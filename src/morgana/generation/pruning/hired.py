@@ -45,7 +45,7 @@ class HiRED:
         whole = sights[0]
         early = whole.eye.cls(0)
         best = top(early, max(1, round((1 - self.alpha) * len(early)))).index
-        tile = tiles(*whole.grid, len(sights) - 1)[best.cpu()]
+        tile = tiles(*whole.grid, len(sights) - 1, whole.mosaic)[best.cpu()]
         votes = torch.bincount(tile, minlength=len(sights) - 1).double()
         total = sum(counts)
         first = min(len(whole.tokens), round(self.alpha * total))

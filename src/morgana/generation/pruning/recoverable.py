@@ -21,8 +21,9 @@ class Recoverable:
     most like a word of the question, and the remaining tokens are merged around density peaks into the last
     quarter.
 
-    The paper finds the first two numbers by an outlier test per image; a fixed budget needs fixed shares, so we set
-    them. The text's likeness is the largest cosine with the question's embeddings. Needs a CLS token.
+    From the paper's abstract and reviews: the three steps. It finds the first two numbers by a threshold per image; a
+    fixed budget needs fixed shares, so we set them. Ours too: attention where it takes products with CLS, the largest
+    cosine with the question's embeddings, density peaks, and the weights of the mean. Needs a CLS token.
     """
 
     keep: Keep = 0.25

@@ -17,8 +17,9 @@ class SEATS:
     until 70 % of what goes is gone; before 1/4 and 1/2 of the depth, the tokens that the question attends to most,
     down to `keep`; before 7/8, every visual token goes.
 
-    Written for video and sound; this is what concerns one image. Its weights and schedule are not restated in what we
-    read: gain is attention, scaled to [0, 1], · (1 − mean cosine to those chosen).
+    Written for video and sound, and known to us second-hand; this is what concerns one image. The three steps are the
+    paper's; weights and schedule are our choice: gain is attention, scaled to [0, 1], · (1 − mean cosine to those
+    chosen).
     """
 
     keep: Keep = 0.25

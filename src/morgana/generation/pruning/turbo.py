@@ -15,7 +15,8 @@ class Turbo:
     """Bipartite merging as in AIMMerge, of the pairs with the largest E = R − alpha · A: R their cosine (mutual
     redundancy), A the semantic value of the token that would go, attention of CLS scaled to [0, 1].
 
-    The paper merges inside the vision tower, a few pairs a layer; here it merges what the tower made, to a budget.
+    The paper, known to us second-hand, merges inside the vision tower, a few pairs a layer; here it merges what the
+    tower made, to a budget. R and A are its two terms; `alpha`, the scaling and the layer are our choice.
     Needs a CLS token.
     """
 

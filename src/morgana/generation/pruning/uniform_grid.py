@@ -26,7 +26,7 @@ class UniformGrid:
         return BEFORE
 
     def watched(self, depth: int, eyes: int) -> Watched:
-        return Watched()
+        return Watched(grid=True)
 
     def choose(self, sight: Sight, count: int) -> Choice:
         return Choice(lattice(*sight.grid, count).to(sight.tokens.device))

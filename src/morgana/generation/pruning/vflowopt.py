@@ -1,4 +1,4 @@
-"""VFlowOpt (2025, arXiv 2508.05211): keep what is attended to and rich, and recycle the rest."""
+"""VFlowOpt (Yang et al., ICCV 2025, arXiv 2508.05211): keep what is attended to and rich, and recycle the rest."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ class VFlowOpt:
     1], plus `weight` · its entropy, scaled alike. The best stay; the others are averaged by importance, run by run
     in reading order, into `recycled` of the budget, each at the place of its best member.
 
-    The paper's entropy is of the patch's pixels, and its numbers are tuned per model on the last token's state; here
-    it is the entropy of the embedding's softmax, and nothing is tuned.
+    From the paper's abstract: attention and entropy of patches give the importance, what is pruned is recycled, and the
+    numbers are tuned per model on the last token's state, in several stages. Ours: one stage, the entropy of the
+    embedding's softmax, the weights, and which tokens are averaged; nothing is tuned.
     """
 
     keep: Keep = 0.25

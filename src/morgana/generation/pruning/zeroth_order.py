@@ -19,8 +19,9 @@ class ZerothOrder:
     projector, found with forward passes only. Greedily, the token with the largest sensitivity · (1 − cosine to
     the nearest chosen), sensitivity scaled to [0, 1].
 
-    The directions are the same for every image of a size, so equal pixels give equal choices. h is relative to the
-    root-mean-square of the input.
+    The directions are the same for every image of a size, so equal pixels give equal choices. The paper is known to us
+    second-hand: differences through the projector and greedy diversity are its; h, relative to the root-mean-square of
+    the input, the number of directions and the product are our choice.
     """
 
     keep: Keep = 0.25
@@ -43,15 +44,16 @@ class ZerothOrder:
         given = sight.eye.projected
         if given is None:
             raise SpecError("nothing went into the projector that could be moved; use another pruner")
-        lot = torch.Generator().manual_seed(derive(self.seed, "directions", *given.shape))
+        lot = torch.Generator().manual_seed(derive(self.seed, "directions", *given.shape[-2:]))
         size = self.step * given.detach().float().square().mean().sqrt()
-        moved = torch.zeros(sight.eye.tokens, device=given.device)
+        tokens = sight.eye.full or sight.eye.tokens
+        moved = torch.zeros(tokens, device=given.device)
         for _ in range(self.samples):
             way = torch.nn.functional.normalize(torch.randn(given.shape, generator=lot), dim=-1)
             step = (size * way.to(given.device)).to(given.dtype)
             up, down = (sight.eye.project.forward(given + sign * step) for sign in (1, -1))  # past its hooks
-            moved = moved + (up - down).reshape(sight.eye.tokens, -1).float().norm(dim=-1) / (2 * size)
-        return sight.here(moved / self.samples)
+            moved = moved + (up - down).reshape(tokens, -1).float().norm(dim=-1) / (2 * size)
+        return sight.here(sight.eye.pick(moved / self.samples))
 
     def choose(self, sight: Sight, count: int) -> Choice:
         value, similarity = even(self.scores(sight).detach()), cosine(sight.states.detach())
