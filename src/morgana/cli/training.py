@@ -55,6 +55,10 @@ def generator(
         bool, typer.Option("--compile", help="Compile the decoder: faster after a slow start.")
     ] = False,
     init: Init = None,
+    look_first: Annotated[
+        float,
+        typer.Option("--look-first", min=0, max=1, help="Share of the steps with an image that come before articles."),
+    ] = 0.6,
     seed: Seed = 0,
     device: Device = None,
 ) -> None:
@@ -69,7 +73,8 @@ def generator(
         from morgana.retrieval.encoders.openclip import BUNDLED
 
         folder, where = retriever or BUNDLED, place(device)
-        train_generator(out, folder, language_steps, steps, seed, where, compiled=compiled, init=init)
+        sizes = (language_steps, steps)
+        train_generator(out, folder, *sizes, seed, where, compiled=compiled, init=init, look_first=look_first)
     say(f"the generator is in {out}")
 
 

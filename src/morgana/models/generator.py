@@ -28,7 +28,7 @@ from morgana.seeds import derive, rng, seeded
 from morgana.types import StoreError
 
 SEEN, READ = 12, 3  # conversations with an image a step, text-only rows beside them so that reading is not lost
-LOOK_FIRST = 0.6  # share of the steps that mostly do without articles
+LOOK_FIRST = 0.6  # default share of the steps that mostly do without articles
 EARLY, LATE = (0.75, 0.1, 0.05, 0.1), (0.3, 0.15, 0.15, 0.4)  # chances of 0 … 3 articles
 
 
@@ -42,10 +42,12 @@ def train_generator(
     *,
     compiled: bool = False,
     init: Path | None = None,
+    look_first: float = LOOK_FIRST,
 ) -> None:
     """Train both stages and write the model folder `out`; work files are in `out/training`.
 
     `init` is the folder of an earlier generator to begin from: it can read, so the language stage is left out.
+    In the first `look_first` of the steps of sight most conversations have no article, after that most have some.
     """
     from safetensors.torch import load_file
     from tokenizers import Tokenizer
@@ -70,7 +72,7 @@ def train_generator(
     else:
         begin(model, init)
     model.model.vision_tower.load_state_dict(vision_from_openclip(load_file(weights)))
-    teach_sight(model, writer, work / "sight", steps, seed)
+    teach_sight(model, writer, work / "sight", steps, seed, look_first)
     reference_processor(words, out)
     model.half().save_pretrained(str(out))
 
@@ -108,9 +110,9 @@ def learn_language(model: Any, writer: Writer, work: Path, steps: int, seed: int
     teach_language(decoder, writer, work, steps, seed, compiled=compiled)
 
 
-def teach_sight(model: Any, writer: Writer, work: Path, steps: int, seed: int) -> None:
+def teach_sight(model: Any, writer: Writer, work: Path, steps: int, seed: int, look_first: float) -> None:
     """Train on conversations about tiles, with some text-only rows in between; articles come in as steps go by."""
-    batches = feed(partial(mixed, writer, seed, steps), behind(work), steps)
+    batches = feed(partial(mixed, writer, seed, look_first * steps), behind(work), steps)
     device = next(model.parameters()).device
     model.model.vision_tower.requires_grad_(False)
 
@@ -127,10 +129,10 @@ def teach_sight(model: Any, writer: Writer, work: Path, steps: int, seed: int) -
     train(model, loss_of, recipe, work, "sight", seed, lambda _: examine(model, writer), report_every=200)
 
 
-def mixed(writer: Writer, seed: int, steps: int, step: int) -> tuple[Tensor, Batch, Batch]:
+def mixed(writer: Writer, seed: int, looking: float, step: int) -> tuple[Tensor, Batch, Batch]:
     """Tiles (B, 3, 96, 96) uint8 with their conversations, and text-only rows; half as many where articles are long."""
     draw = rng(seed, "sight", step)
-    articles = int(draw.choice(4, p=EARLY if step < LOOK_FIRST * steps else LATE))
+    articles = int(draw.choice(4, p=EARLY if step < looking else LATE))
     taught = [lesson(draw, seed, articles, 6) for _ in range(SEEN if articles > 1 else 2 * SEEN)]
     read = [exercise(writer, draw, seed, 1.0) for _ in range(READ)]
     return (

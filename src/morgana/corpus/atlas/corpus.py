@@ -28,7 +28,7 @@ from morgana.types import Document, Query, SpecError
 FIRST = {"train": 0, "test": 10_000_000}  # site numbers; models train below 10,000,000 and are judged above
 LOOKS = ("scene", "count", "colour", "place", "weather", "describe")
 SPLITS = ("present", "random", "popular", "adversarial")
-VERSION = 2  # of the renderer and the wording: a cached tile of another version is rendered anew
+VERSION = 3  # of the renderer and the wording: a cached tile of another version is rendered anew
 
 
 @dataclass(frozen=True)

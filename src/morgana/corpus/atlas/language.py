@@ -238,7 +238,7 @@ def site_article(site: Site, draw: np.random.Generator) -> str:
         pick(draw, (f"The director of the {kind} is {site.director}.", f"The {kind} is directed by {site.director}.")),
     ]
     order = draw.permutation(len(facts))
-    name = f"The {kind} near {site.town} is called {site.name}."  # after the kind: what reads on can know which place
+    name = f"Near {site.town} the {kind} is called {site.name}."
     return " ".join([name, look, *(facts[i] for i in order)])
 
 
