@@ -136,7 +136,7 @@ def test_what_was_said_before_and_documents_are_read():
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ([{"type": "image", "url": "https://example.com/x.png"}], "not followed"),
+        ([{"type": "image", "url": "https://github.com/x.png"}], "not followed"),
         ([{"type": "image", "base64": "!!!", "mime_type": "image/png"}], "not base64"),
         ([{"type": "audio", "base64": "AAAA", "mime_type": "audio/wav"}], "type 'audio'"),
     ],
