@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -21,6 +22,7 @@ from morgana.generation.interventions.flexac import FlexAC, steering_vectors
 from morgana.retrieval.encoders.openclip import OpenCLIP
 from morgana.retrieval.stages.oracle import Oracle
 from morgana.spec import parse
+from morgana.types import SpecError
 
 KINDS = ("visual", "presence", "knowledge", "conflict")
 PLACES = ("first", "middle", "last")
@@ -79,6 +81,7 @@ def run(
     sites: Annotated[int, typer.Option(min=2, help="Sites of the world.")] = 240,
     methods: Annotated[str, typer.Option(help="Specs with semicolons between them; none: all.")] = "",
     model: Annotated[str, typer.Option(help="A transformers model or folder.")] = "atlas",
+    printed: Annotated[bool, typer.Option("--print", help="Run nothing; print what is there.")] = False,
 ) -> None:
     """Run the study and print accuracy by kind, its paired change against none, and what was recorrupted and cured."""
     from morgana.eval.studies import run_study, study
@@ -86,9 +89,10 @@ def run(
     vectors = "" if methods else str(steering(model, out / "steering.safetensors"))
     options = {"model": model, "sites": sites, "each": each, "steering": vectors, "methods": methods}
     made = study("interventions", interventions, options)
-    run_study(made, out)
+    if not printed:
+        run_study(made, out)
     for table in tables(made.experiments, out):
-        Console(width=200).print(table)
+        Console(width=400).print(table)
 
 
 def steering(model: str, path: Path) -> Path:
@@ -107,9 +111,15 @@ def tables(experiments: Sequence[Experiment], out: Path) -> Iterator[Table]:
     records = {e: load(out / "cells" / e.id / "records.jsonl") for e in experiments}
     alone, rest = experiments[0], experiments[1:]
     groups = [rest[i : i + len(PLACES)] for i in range(0, len(rest), len(PLACES))]
+    groups = [group for group in groups if all(len(records[e]) == len(records[alone]) for e in group)]
+    if not groups:
+        raise SpecError(f"{out} holds no finished cells of this study yet; run it without --print")
     plain = groups[0]
-    first = Table(title="accuracy in %, [95 % interval]; below it the change against no method, paired by site")
-    second = Table(title="change of visual, presence and conflict accuracy by the article's place; recorrupted, cured")
+    first = Table(title="accuracy in %, [95 % interval]; change against no method, paired by site", box=box.MARKDOWN)
+    second = Table(
+        title="change of visual, presence and conflict accuracy by the article's place; recorrupted, cured",
+        box=box.MARKDOWN,
+    )
     for table, headings in ((first, KINDS), (second, (*PLACES, "recorrupted", "cured"))):
         for heading in ("method", *headings):
             table.add_column(heading)
@@ -118,7 +128,7 @@ def tables(experiments: Sequence[Experiment], out: Path) -> Iterator[Table]:
         mine, base = [records[e] for e in group], [records[e] for e in plain]
         same = group is plain
         cells = [
-            "\n".join([percent(right(mine, (kind,))), *([] if same else [signed(change(base, mine, (kind,)))])])
+            "; ".join([percent(right(mine, (kind,))), *([] if same else [signed(change(base, mine, (kind,)))])])
             for kind in KINDS
         ]
         first.add_row(label(group[0]), *cells)
