@@ -17,7 +17,7 @@ class FourierVLM:
     budget; each of its points stands at the nearest token's place.
 
     The paper, known to us second-hand, trains the model for it; without that, expect little. How the spectrum is cut
-    and points are placed is ours. The grid has the image's shape as nearly as the budget allows, so fewer tokens may stay.
+    and points are placed is ours. The grid has the image's shape as nearly as the budget allows: fewer may stay.
     """
 
     keep: Keep = 0.25
