@@ -154,7 +154,10 @@ def seeing(model: Any, wanted: Watched, pruners: Sequence[Pruner]) -> Iterator[E
         for pruner in pruners:
             if isinstance(pruner, Narrowing):
                 if "attention_mask" not in inspect.signature(layers[0].forward).parameters:
-                    raise SpecError(f"{pruner!r} works in vision towers that take a mask (CLIP, SigLIP), not this one")
+                    raise SpecError(
+                        f"{pruner!r} works in vision towers that take a batch of images and a mask (CLIP, SigLIP), "
+                        "not this one"
+                    )
                 handles += [
                     layers[i + 1].register_forward_pre_hook(closer(eyes, pruner, i + 1), with_kwargs=True)
                     for i in pruner.watched(0, eyes.depth).vision

@@ -16,9 +16,8 @@ class FourierVLM:
     """A discrete cosine transform over the grid, its low frequencies only, and back onto a smaller grid of at most the
     budget; each of its points stands at the nearest token's place.
 
-    The paper, known to us second-hand, trains the model for it; without that, expect little. How the spectrum is cut and
-    points are placed is our choice. The grid has the image's shape as nearly as the budget allows, so fewer tokens than
-    the budget may stay.
+    The paper, known to us second-hand, trains the model for it; without that, expect little. How the spectrum is cut
+    and points are placed is ours. The grid has the image's shape as nearly as the budget allows: fewer may stay.
     """
 
     keep: Keep = 0.25
