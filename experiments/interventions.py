@@ -111,7 +111,7 @@ def tables(experiments: Sequence[Experiment], out: Path) -> Iterator[Table]:
     records = {e: load(out / "cells" / e.id / "records.jsonl") for e in experiments}
     alone, rest = experiments[0], experiments[1:]
     groups = [rest[i : i + len(PLACES)] for i in range(0, len(rest), len(PLACES))]
-    groups = [group for group in groups if all(len(records[e]) == len(records[alone]) for e in group)]
+    groups = [group for group in groups if all(0 < len(records[e]) == len(records[alone]) for e in group)]
     if not groups:
         raise SpecError(f"{out} holds no finished cells of this study yet; run it without --print")
     plain = groups[0]

@@ -12,7 +12,8 @@ from torch import Tensor
 from morgana.generation.layout import Layout
 from morgana.generation.needs import RowSet
 
-PIECE = 1 << 22  # scores (batch x heads x rows x keys) that are held at once
+PIECE = {"cpu": 1 << 18, "cuda": 1 << 22}  # scores (batch x heads x rows x keys) that are held at once
+FEWEST = 16  # rows of a piece: fewer cost more calls than they save memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,9 +63,10 @@ class Rows:
         return batch, place, self.place[batch, place]
 
     def pieces(self, heads: int, keys: int) -> list[Rows]:
-        """The rows in order, each piece with at most PIECE scores, or one row."""
+        """The rows in order, each piece with at most PIECE scores, or FEWEST rows."""
         count = self.index.shape[1]
-        size = max(1, PIECE // max(1, len(self.index) * heads * keys))
+        most = PIECE.get(self.index.device.type, PIECE["cuda"])
+        size = max(FEWEST, most // max(1, len(self.index) * heads * keys))
         if count <= size:
             return [self] if count else []
         return [self.cut(start, min(start + size, count)) for start in range(0, count, size)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
 from morgana.generation.needs import Depth, Layers, Needs, after_image
@@ -37,10 +36,10 @@ class DropHeads:
         visual, dropped = view.layout.visual, int(self.share * scores.shape[1])
         if not dropped or not visual.index.shape[-1]:
             return scores
-        seen = visual.take(scores)
-        odds = seen.detach().logsumexp(-1, keepdim=True) - scores.detach().logsumexp(-1, keepdim=True)
-        least = odds.argsort(dim=1, stable=True).argsort(1) < dropped
-        return visual.put(scores, torch.where(least, -math.inf, seen))
+        image = visual.among(scores.shape[-1])
+        mass = (scores.detach().softmax(-1) * image).sum(-1, keepdim=True)
+        least = mass.argsort(dim=1, stable=True).argsort(1) < dropped
+        return scores.masked_fill(least & image, -math.inf)
 
 
 @part
