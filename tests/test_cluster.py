@@ -89,7 +89,7 @@ def test_shards_joined_find_what_one_search_finds(index, shards, k):
         return joined([part.propose(vectors, many, thorough) for part in parts])
 
     vectors = ENCODER.encode_text([q.text for q in queries()])
-    assert index.search(vectors, k, propose) == index.search(vectors, k)
+    assert index.search(vectors, k, propose=propose) == index.search(vectors, k)
     assert len(cuts) == (min(shards, 7) if index.manifest.kind == "Flat()" else min(shards, 2))
 
 

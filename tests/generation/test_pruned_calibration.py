@@ -88,17 +88,17 @@ def test_interventions_are_told_where_everything_lies_at_every_layer(folder, bat
 
 def test_a_layout_without_a_block_goes_nowhere(generator, batch):
     layout = Layout(generator.write(*batch).spans, torch.device("cpu"))
-    relay(layout)
+    relay(layout, None)
     assert current.get() is None
     with intervening(generator.network, (Notes(),), layout.spans), torch.no_grad():
         block = current.get()
         other = Layout(layout.spans, torch.device("cpu"))
-        relay(other)
+        relay(other, None)
         assert block.layout is other
         block.known[(0,), 0, 1] = None
-        relay(other)  # the very same: what is known of it stays known
+        relay(other, None)  # the very same: what is known of it stays known
         assert block.known
-        relay(layout)
+        relay(layout, None)
         assert not block.known
         generator.network(**generator.write(*batch).inputs)
 

@@ -181,14 +181,9 @@ class HF:
         if parts := [part for part in self.interventions if part.needs.calibration == "whole"]:
             prompt = whole()
             with (
-                pruning(self.network, self.pruners, prompt.spans) as kept,
+                pruning(self.network, self.pruners, prompt.spans),
                 calibrating(self.network, parts, prompt.spans, found.notes),
             ):
-                if not kept.idle and any(act.layer for act in kept.acts):
-                    raise SpecError(
-                        f"{parts[0]!r} compares layers, and {self.pruner!r} leaves them unequal tokens; "
-                        "use a pruner that acts before the language model (FasterVLM, MMTok)"
-                    )
                 self.network(**prompt.inputs, use_cache=False, logits_to_keep=1)
         return found if wanted - {"none"} else None
 
