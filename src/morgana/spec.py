@@ -79,7 +79,7 @@ def literal(value: object) -> str:
     """
     if isinstance(value, float) and 0 < abs(value) < 1:
         levels = round(value * 255)
-        if levels and levels / 255 == value:
+        if levels and levels / 255 == value and len(repr(value)) > len(f"{levels}/255"):
             return f"{levels}/255"
     if isinstance(value, (tuple, list)):
         inside = ", ".join(map(literal, value))

@@ -148,7 +148,7 @@ def test_the_verdict_does_not_praise_what_does_not_help() -> None:
     values = {CLEAN.id: records([0] * 9), CLOUDS.id: records([1] + [0] * 8), smoothed.id: records([1] * 9)}
     said = verdict(summarise([CLEAN, CLOUDS, smoothed], values))
     assert "chance could explain it" in said[1]
-    assert said[2].startswith("No defense that was tried helps: the best, Smoothed, leaves it at 100.0 %")
+    assert said[2].startswith("No defense that was tried helps: at best it stays at 100.0 %")
 
 
 def test_an_attack_that_noise_beats_is_doubted() -> None:

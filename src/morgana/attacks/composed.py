@@ -62,6 +62,14 @@ class Composed:
     threat: Any
     search: Any
 
+    def __post_init__(self) -> None:
+        for name, marks in (("goal", ("__call__",)), ("threat", ("project", "finish")), ("search", ("run",))):
+            value = getattr(self, name)
+            if isinstance(value, type) or not all(callable(getattr(value, mark, None)) for mark in marks):
+                raise SpecError(
+                    f"Composed(goal, threat, search): {value!r} is no {name}; `morgana list {name}` shows some"
+                )
+
     def attack(self, pixels: Pixels, victim: Any, target: Target) -> Attacked:
         """`victim` is an Encoder, or a Generator where the goal's `victim` says so."""
         return compose(self.goal, self.threat, self.search, pixels, victim, target)

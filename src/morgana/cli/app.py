@@ -56,7 +56,7 @@ def morgana(
     Begin here:
       morgana demo --out demo
       morgana index build "Atlas(sites=60)" --out atlas.index
-      morgana ask atlas.index --image tile.png "Who operates this place?"
+      morgana ask atlas.index --image tile.png "Who operates this harbour?"
     """
 
 

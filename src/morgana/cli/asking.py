@@ -49,13 +49,13 @@ def ask(
 
     \b
     Examples:
-      morgana ask atlas.index --image tile.png "Who operates this place?"
+      morgana ask atlas.index --image tile.png "Who operates this harbour?"
       morgana ask atlas.index --image tile.png "How many boats?" --generator 'SmoothGuard(HF("atlas"))'
     """
     from morgana.eval.bench import Lookup
     from morgana.pipeline import Pipeline
 
-    asked = inputs.query(question, image)
+    asked = inputs.query(question, image, needs_text=True)
     opened, seen_by = open_index(folder, encoder, device, batch_size)
     reader = inputs.generator(generator, device, batch_size)
     (answer,) = Pipeline(Lookup(opened, seen_by), inputs.stages(stage), reader)([asked], k)
@@ -98,8 +98,11 @@ def attack(
     from morgana.corpus.images import load, save
     from morgana.eval.metrics.closing import closing
     from morgana.seeds import seeded
+    from morgana.types import SpecError
 
     chosen = read_attack(attack)
+    if getattr(chosen.goal, "victim", "encoder") == "generator" and not question:
+        raise SpecError(f"{chosen.goal!r} attacks the answer to a question; give it with --question")
     check_png(out)
     pixels, asked = load(image), inputs.query(question, image)
     opened, seen_by = open_index(folder, encoder, device)

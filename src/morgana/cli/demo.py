@@ -62,25 +62,26 @@ def demo(
         size = QUICK if quick else FULL
         size = size._replace(samples=samples or size.samples)
         parts = inputs.encoder(encoder, device), inputs.generator(generator, device)
-        tile = story(out, *parts, world(size.sites, seed), quiet=json)
+        tile, question = story(out, *parts, world(size.sites, seed), quiet=json)
         study = Study("demo", ABOUT, tuple(experiments(*parts, size, seed)))
         summary = run_study(study, out)
         page = write_page(out)
     show(summary, out, page, json)
     if not json:
-        say(NEXT.format(out=out, tile=tile))
+        say(NEXT.format(out=out, tile=tile, question=question))
 
 
 ABOUT = """\
 Expect: on clean tiles weather is hardly ever found and most questions are answered; random and handcrafted clouds of
-the same mean opacity change little; optimised clouds and PGD fill the list with weather articles. Smoothing helps
-against the attacker who does not know of it, and less against the one who does."""
+the same mean opacity bring weather articles in, for the retriever knows clouds when it sees them, but drive few right
+articles out (Hit@5); optimised clouds and PGD fill the list with weather articles, and answers go wrong. Smoothing
+helps against PGD's small changes while the attacker does not know of it, less when he does, and not against clouds."""
 
 NEXT = """
 Go on from here:
   morgana search {out}/atlas.index --text "boats at a quay"
   morgana attack {out}/atlas.index --image {tile} --attack "CloudWeb(steps=60)" --out {out}/cloudy.png
-  morgana ask {out}/atlas.index --image {out}/cloudy.png "Who operates this place?\""""
+  morgana ask {out}/atlas.index --image {out}/cloudy.png "{question}\""""
 
 
 def world(sites: int, seed: int) -> Atlas:
@@ -119,8 +120,8 @@ def experiments(encoder: Encoder, generator: Generator, size: Size, seed: int) -
     yield replace(smoothed, attack=pgd, member="optimised", knowledge="adaptive")
 
 
-def story(out: Path, encoder: Encoder, generator: Generator, corpus: Atlas, *, quiet: bool) -> Path:
-    """Build the index, ask two questions as a user would, and tell what was found; the tile that was asked about."""
+def story(out: Path, encoder: Encoder, generator: Generator, corpus: Atlas, *, quiet: bool) -> tuple[Path, str]:
+    """Build the index, ask two questions as a user would, tell what was found; the tile, and the first question."""
     import shutil
 
     from morgana.index import Index, build
@@ -148,4 +149,4 @@ def story(out: Path, encoder: Encoder, generator: Generator, corpus: Atlas, *, q
         say(f"answer:   {one_line(answer.text)}  (right: {item.question.answer})")
         say("read:     " + "; ".join(f"{headline(hit, 30)} ({hit.score:.2f})" for hit in answer.hits))
     tell("3 · attacking, defending, judging; Ctrl-C stops, the same command goes on")
-    return tile
+    return tile, asked[0].query.text

@@ -43,7 +43,7 @@ def evaluate(
     \b
     Examples:
       morgana eval cloudweb --out runs/cloudweb --limit 100
-      morgana eval cloudweb --out runs/cloudweb --resume
+      morgana eval cloudweb --out runs/cloudweb --limit 100 --resume
       morgana eval cloudweb --out /shared/cloudweb --engine ray --address 10.0.0.1:6379 --gpus 1
       morgana eval 'Experiment(Atlas(), OpenCLIP("atlas"), attack=CloudWeb(), member="optimised")' --out runs/one
     """

@@ -81,8 +81,11 @@ def build(
             resume=resume,
             engine=Distributed(cluster) if cluster else None,
         )
-    for id, why in made.quarantine()[:3]:
+    left_out = made.quarantine()
+    for id, why in left_out[:3]:
         tell(f"left out {id}: {why}")
+    if len(left_out) > 3:
+        tell(f"and {len(left_out) - 3} more; the index's quarantine lists them all")
     describe(made, json)
 
 
@@ -146,7 +149,10 @@ def search(
       morgana search my.index --text "Bluewater 1987" --by fused
     """
     from morgana.pipeline import Pipeline
+    from morgana.types import SpecError
 
+    if image is not None and text and by == "dense":
+        raise SpecError("--image and --text are two searches; give one of them, or --by fused for an index with words")
     asked = inputs.query(text, image)
     opened, seen_by = open_index(folder, encoder, device, batch_size)
     pipeline = Pipeline(retriever(by, opened, seen_by, where), inputs.stages(stage))

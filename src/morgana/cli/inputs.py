@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -70,10 +71,29 @@ def kind_of(kind: str, text: str, device: str | None = None, batch_size: int | N
     from morgana.spec import components, parse
     from morgana.types import SpecError
 
+    settle(device)
     made = parse(text)
     if not isinstance(made, (*components(kind), *components("defense"))):
         raise SpecError(f"{text!r} is no {kind}; `morgana list {kind}` shows those there are")
     return placed(made, device=device, batch_size=batch_size)
+
+
+def settle(device: str | None) -> None:
+    """Run encoders there in this process; SpecError for what is no device, or a GPU that is not here."""
+    from morgana.types import SpecError
+
+    if device is None:
+        return
+    import torch
+
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).split("\n")[0].split(". ")[0][:120]
+        raise SpecError(
+            f"--device {device} cannot be used: {reason}; try cpu, or cuda on a machine with a GPU"
+        ) from None
+    os.environ["MORGANA_DEVICE"] = device
 
 
 def placed(part: Any, **settings: Any) -> Any:
@@ -115,7 +135,7 @@ def cluster(engine: str, address: str | None, gpus: float = 0.0) -> Cluster | No
     return Cluster(address, gpus=gpus) if engine == "ray" else None
 
 
-def query(text: str, image: Path | None) -> Query:
+def query(text: str, image: Path | None, *, needs_text: bool = False) -> Query:
     """What was asked; StoreError for an image that cannot be read, SpecError for a text that cannot be asked."""
     from morgana.corpus.images import load
     from morgana.files import unfit
@@ -125,6 +145,8 @@ def query(text: str, image: Path | None) -> Query:
         load(image)
     if why := unfit(text):
         raise SpecError(f"the question cannot be asked: {why}")
-    if not text.strip() and image is None:
+    if not text.strip() and (image is None or needs_text):
+        if needs_text:
+            raise SpecError("the question is empty; ask something about the image")
         raise SpecError("nothing to look for; give --image FILE, a text, or both")
     return Query(image.stem if image else "question", text, image)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from typing import Annotated, Any
 
 import typer
@@ -92,5 +93,5 @@ def call(cls: type[Any], most: int = 3) -> str:
 def summary(cls: type[Any]) -> str:
     """The first sentence of the part's docstring, or what stands before its colon."""
     text = " ".join((inspect.getdoc(cls) or "").split("\n\n")[0].split())
-    head = text.split(". ")[0].rstrip(".")
-    return head.split("; ")[0] if len(head) > 140 else head
+    head = re.split(r"(?<!\beq)\. (?=[A-Z`(])", text)[0].rstrip(".")
+    return re.split(r"; (?![^\[(]*[\])])", head)[0] if len(head) > 140 else head

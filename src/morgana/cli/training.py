@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from morgana.cli import inputs
 from morgana.cli.inputs import Device, Seed
 from morgana.cli.output import resumable, say
 
@@ -34,7 +35,7 @@ def retriever(
     \b
     Example:
       morgana train retriever --out my-clip
-      morgana search atlas.index --text "boats at a quay" --encoder 'OpenCLIP("my-clip")'
+      morgana index build 'Atlas(sites=240)' --encoder 'OpenCLIP("my-clip")' --out my.index
     """
     with resumable(SAME):
         from morgana.models.retriever import train_retriever
@@ -80,5 +81,7 @@ def generator(
 
 def place(device: str | None) -> str:
     import torch
+
+    inputs.settle(device)
 
     return device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -63,7 +63,7 @@ def decode(path: Path) -> np.ndarray[Any, np.dtype[np.float32]]:
     except UnidentifiedImageError:
         raise StoreError(f"{path} is not an image of a known format; use {', '.join(FORMATS)}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise StoreError(too_large(path, "far more")) from None
+        raise StoreError(too_large(path, f"more than {2 * LARGEST:,}")) from None
     with image:
         if image.width * image.height > LARGEST:
             raise StoreError(too_large(path, f"{image.width} × {image.height}"))

@@ -56,6 +56,12 @@ class Experiment:
             raise SpecError(
                 f"a {self.member} member knows nothing of the system; knowledge='adaptive' needs member='optimised'"
             )
+        if self.surface == "corpus" and self.embed == "text":
+            raise SpecError(
+                "surface='corpus' attacks images of documents, and embed='text' leaves them out of the index"
+            )
+        if self.surface == "corpus" and self.encoder != bare(self.encoder):
+            raise SpecError(f"surface='corpus': {self.encoder!r} guards queries, and documents are embedded without it")
         for name in ("k", "repeats", "limit", "each"):
             value = getattr(self, name)
             if isinstance(value, bool) or (value is not None and (not isinstance(value, int) or value < 1)):

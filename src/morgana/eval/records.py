@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from morgana.files import storing
 from morgana.types import Hits, StoreError
 
 Ranking: TypeAlias = tuple[tuple[str, float], ...]  # document ids with scores, best first
@@ -46,8 +47,9 @@ def ranking(hits: Hits) -> Ranking:
 def append(path: Path, records: Iterable[Record]) -> None:
     """Add whole lines at the end of the file, and force them to disk; a torn last line goes first."""
     lines = "".join(json.dumps(asdict(r), ensure_ascii=False, allow_nan=False) + "\n" for r in records).encode()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab+") as file:
+    with storing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with storing(path), path.open("ab+") as file:
         mend(file)
         file.write(lines)
         file.flush()
@@ -89,10 +91,11 @@ def decode(line: bytes, path: Path, number: int) -> Record:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Replace a JSON file in one step: readers see the old one or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(path.name + ".tmp")
-    draft.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(draft, path)
+    with storing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+        os.replace(draft, path)
 
 
 def read_json(path: Path, schema: int) -> dict[str, Any]:

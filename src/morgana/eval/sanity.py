@@ -17,6 +17,8 @@ from torch import Tensor
 from morgana.eval.statistics import Values, estimate, paired
 from morgana.types import SpecError
 
+FEW = 6  # samples that all agree say something from this many on: a sign test gives p = 1/32
+
 Clusters: TypeAlias = Sequence[str] | None
 Named: TypeAlias = tuple[str, Values]
 
@@ -85,4 +87,5 @@ def falls(check: str, weak: Named, strong: Named, clusters: Clusters, todo: str)
     if gap is None or gap.value >= 0:
         return []
     message = f"{strong[0]} does worse than {weak[0]} by {-gap.value:.3f} (difference {gap}); {todo}"
-    return [Doubt(check, message, sure=gap.high < 0)]
+    lucky = gap.low == gap.high and gap.n < FEW
+    return [Doubt(check, message, sure=gap.high < 0 and not lucky)]

@@ -24,7 +24,11 @@ def about_attack(summary: Summary, figure: Figure) -> list[str]:
     clean = next((c for c in cells if not c.attack and not c.defended), None)
     bare = [c for c in cells if c.attack and not c.defended]
     worst = extreme([c for c in bare if c.member == "optimised"] or bare, figure, worst=True)
-    return [standing(clean, figure, summary), damage(worst, bare, figure), help_(worst, cells, figure)]
+    return [
+        standing(clean, figure, summary),
+        damage(worst, bare, figure, summary.figures[1:]),
+        help_(worst, cells, figure),
+    ]
 
 
 def standing(clean: Cell | None, figure: Figure, summary: Summary) -> str:
@@ -36,11 +40,12 @@ def standing(clean: Cell | None, figure: Figure, summary: Summary) -> str:
     return f"On clean images {figure.title} is {spread(row.estimate)} of {row.estimate.n} samples{also}."
 
 
-def damage(worst: Cell | None, bare: Sequence[Cell], figure: Figure) -> str:
+def damage(worst: Cell | None, bare: Sequence[Cell], figure: Figure, also: Sequence[Figure]) -> str:
     row = worst.figure(figure) if worst else None
     if worst is None or row is None:
         return "No undefended system was attacked."
-    text = f"{name(worst)} takes it to {spread(row.estimate)}{change(row)}"
+    others = "".join(f", {f.title} to {percent(r)}" for f in also if (r := worst.figure(f)))
+    text = f"{name(worst)} takes it to {spread(row.estimate)}{change(row)}{others}"
     weak = [c for c in bare if c.member != "optimised" and c.attack == worst.attack]
     calm = extreme(weak, figure, worst=True)
     beside = calm.figure(figure) if calm else None
@@ -63,8 +68,9 @@ def help_(worst: Cell | None, cells: Sequence[Cell], figure: Figure) -> str:
     shield, before = naive.axes.get("defense", "The defense"), worst.figure(figure)
     helps = before is not None and (row.estimate.value > before.estimate.value) == figure.good
     helps = helps and before is not None and row.estimate.value != before.estimate.value
-    verb = f"{shield} brings it to" if helps else f"No defense that was tried helps: the best, {shield}, leaves it at"
-    text = f"{verb} {spread(row.estimate)} against an attacker who does not know of it"
+    if not helps:
+        return f"No defense that was tried helps: at best it stays at {spread(row.estimate)}."
+    text = f"{shield} brings it to {spread(row.estimate)} against an attacker who does not know of it"
     same = [c for c in guarded if c.knowledge == "adaptive" and c.axes.get("defense") == shield]
     known = same[0].figure(figure) if same else None
     return f"{text}, and to {spread(known.estimate)} against one who does." if known else f"{text}."
@@ -115,7 +121,8 @@ def change(row: Row) -> str:
     if gap is None:
         return ""
     test = f", McNemar {p_value(row.mcnemar.p)}" if row.mcnemar else ""
-    sure = "" if gap.low > 0 or gap.high < 0 or gap.low == gap.high != 0 else "; chance could explain it"
+    beyond = gap.low > 0 or gap.high < 0
+    sure = "" if beyond and (row.mcnemar is None or row.mcnemar.p < 0.05) else "; chance could explain it"
     return f" ({100 * gap.value:+.0f} points [{100 * gap.low:.0f}, {100 * gap.high:.0f}]{test}{sure})"
 
 
