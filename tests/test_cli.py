@@ -141,6 +141,18 @@ def test_an_attack_saves_the_file_that_it_judges(seen, tile, tmp_path, capsys):
     assert found["linf"] == pytest.approx(moved)
     assert found["attack"] == "Composed(Hijack('weather'), Linf(), PGD(steps=3))"
     assert len(found["hits"]["attacked"]) == 5
+    assert not out.with_suffix(".cover.png").exists()
+
+
+def test_clouds_leave_a_map_of_their_opacity(seen, tile, tmp_path, capsys):
+    out = tmp_path / "cloudy.png"
+    words = ["attack", str(seen), "--image", str(tile), "--attack", "CloudWeb(steps=2)", "--out", str(out), "--json"]
+    assert run(words, debug=True) == 0
+    from morgana.corpus.images import load
+
+    drawn = load(tmp_path / "cloudy.cover.png")
+    assert drawn.shape == load(out).shape
+    assert float(drawn.mean()) == pytest.approx(json.loads(capsys.readouterr().out)["cover"], abs=0.01)
 
 
 def test_the_same_attack_gives_the_same_file(seen, tile, tmp_path, tiny_clip_folder):
@@ -163,6 +175,8 @@ def test_a_part_is_explained(capsys):
     said = json.loads(capsys.readouterr().out)
     assert said["kind"] == "search"
     assert "steps" in [a["name"] for a in said["arguments"]]
+    assert run(["list", "pgd", "--json"], debug=True) == 0
+    assert json.loads(capsys.readouterr().out) == said
     assert run(["list", "attack"], debug=True) == 0
     assert "CloudWeb" in capsys.readouterr().out
 
@@ -212,7 +226,11 @@ def test_bad_images_are_left_out_of_an_index_and_named(tmp_path, tiny_clip_folde
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
-        (["index", "build", "nowhere", "--out", "x.index"], "no part is called 'nowhere'"),
+        (
+            ["index", "build", "nowhere", "--out", "x.index"],
+            "there is no file or folder 'nowhere', and no corpus of that name",
+        ),
+        (["index", "build", "atlas", "--out", "x.index"], "did you mean Atlas?"),
         (["index", "build", "no/where", "--out", "x.index"], "there is no corpus folder 'no/where'"),
         (["index", "build", "PGD()", "--out", "x.index"], "is no corpus"),
         (["index", "build", "Atlas(site=3)", "--out", "x.index"], "did you mean sites?"),
@@ -228,6 +246,10 @@ def test_bad_images_are_left_out_of_an_index_and_named(tmp_path, tiny_clip_folde
         (["search", "nowhere.index", "--image", "nowhere.png"], "nowhere.png"),
         (["list", "atack"], "did you mean attack?"),
         (["list", "PDG"], "did you mean PGD?"),
+        (["list", "pdg"], "no kind or part is called 'pdg' (did you mean pgd?)"),
+        (["demo", "--out", "demo", "--device", "gpu7"], "--device gpu7 cannot be used"),
+        (["search", "nowhere.index", "--text", "a", "--image", "whole.png"], "are two searches; give one of them"),
+        (["ask", "nowhere.index", "  ", "--image", "whole.png"], "the question is empty"),
         (["eval", "nowhere", "--out", "run"], "no study is called 'nowhere'"),
         (["eval", "nowhere.py", "--out", "run"], "nowhere.py"),
         (["eval", "PGD()", "--out", "run"], "is no experiment"),
@@ -245,6 +267,7 @@ def test_bad_images_are_left_out_of_an_index_and_named(tmp_path, tiny_clip_folde
 )
 def test_a_mistake_takes_one_line(words, hint, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    picture(tmp_path / "whole.png")
     assert hint in refused(capsys, words)
 
 
@@ -260,6 +283,8 @@ def test_a_mistake_takes_one_line(words, hint, capsys, tmp_path, monkeypatch):
         ("__import__('os')", "no part is called '__import__'"),
         ("CloudWeb().steps", "is not allowed"),
         ('Composed(Impersonate("d77"), Linf(8/255), PGD())', "no document 'd77'"),
+        ('Composed(Linf(8/255), Hijack("weather"), PGD())', "Linf() is no goal; `morgana list goal` shows some"),
+        ('Composed(ForceText("fog"), Linf(8/255), PGD())', "attacks the answer to a question; give it with --question"),
     ],
 )
 def test_a_bad_attack_takes_one_line(attack, hint, seen, tile, tmp_path, capsys):

@@ -9,7 +9,19 @@ from pathlib import Path
 import pytest
 
 ORDER = (
-    *("types", "seeds", "spec", "files", "cluster", "corpus", "index", "retrieval", "generation", "pipeline"),
+    *(
+        "types",
+        "seeds",
+        "spec",
+        "files",
+        "weights",
+        "cluster",
+        "corpus",
+        "index",
+        "retrieval",
+        "generation",
+        "pipeline",
+    ),
     *("attacks", "defenses", "eval", "models", "interop", "cli"),
 )
 ROOT = Path(__file__).resolve().parents[1] / "src" / "morgana"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import fields
 
 import pytest
 from examples import example, required
 from hypothesis import given
 from hypothesis import strategies as st
 
-from morgana.spec import DEEPEST, LONGEST, components, find, literal, parse, registry
+from morgana.spec import DEEPEST, LONGEST, components, find, literal, parse, registry, whole
 from morgana.types import SpecError
 
 scalars = (
@@ -43,6 +44,8 @@ def test_every_part_comes_back(cls):
     part = example(cls)
     assert parse(repr(part)) == part
     assert type(parse(repr(part))) is cls
+    assert parse(whole(part)) == part
+    assert all(f"{f.name}=" in whole(part) for f in fields(cls) if f.init and f.repr)
 
 
 @given(st.data())

@@ -60,11 +60,16 @@ def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
     Raises StoreError for a missing file, a line that is not a JSON object, and text that is not UTF-8.
     """
+    return ((place, json_object(line, place)) for place, line in lines(path))
+
+
+def lines(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Each line that is not empty with its place; StoreError for a file that cannot be read."""
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
-                    yield f"{path}:{number}", json_object(line, f"{path}:{number}")
+                    yield f"{path}:{number}", line
     except OSError as error:
         raise StoreError(f"cannot read {path}: {error.strerror}") from error
 

@@ -67,6 +67,17 @@ def spell(self: Any) -> str:
     return f"{type(self).__name__}({', '.join(arguments)})"
 
 
+def whole(value: object) -> str:
+    """Like `repr`, with every field that has its default too: what a part still means after a default was changed."""
+    if isinstance(value, (tuple, list)):
+        inside = ", ".join(map(whole, value))
+        return f"({inside},)" if len(value) == 1 else f"({inside})"
+    if not getattr(value, "__morgana_part__", False):
+        return literal(value)
+    told = (f"{f.name}={whole(getattr(value, f.name))}" for f in fields(value) if f.init and f.repr)  # type: ignore[arg-type]
+    return f"{type(value).__name__}({', '.join(told)})"
+
+
 def same(a: object, b: object) -> bool:
     return type(a) is type(b) and a == b
 

@@ -191,12 +191,7 @@ def test_an_argument_that_does_not_exist_is_answered_with_the_nearest():
         parse("JSONLines(rot='x')")
 
 
-def test_a_large_corpus_is_read_as_a_stream(tmp_path, monkeypatch):
-    from morgana.corpus import jsonlines
-
-    (tmp_path / "corpus.jsonl").write_text('{"_id": "a", "text": "fog"}\n{"_id": "b", "text": "mist"}\n')
-    corpus = jsonlines.JSONLines(str(tmp_path))
-    assert not corpus.large
+def test_a_stream_gives_the_same_documents(tmp_path):
+    (tmp_path / "corpus.jsonl").write_text('{"_id": "a", "text": "fog"}\n\n{"_id": "b", "text": "mist"}\n')
+    corpus = JSONLines(str(tmp_path))
     assert tuple(corpus.stream()) == corpus.documents()
-    monkeypatch.setattr(jsonlines, "LARGE", 10)
-    assert corpus.large

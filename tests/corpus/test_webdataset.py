@@ -84,5 +84,5 @@ def test_what_cannot_be_read_is_said(tmp_path, monkeypatch):
         WebDataset(write(tmp_path / "c.tar", [("c.txt", b"\xff")])).documents()
     for module in (webdataset, _kept):
         monkeypatch.setattr(module, "LARGEST", 10)
-    with pytest.raises(StoreError, match=r"a\.tar:a\.png has \d+ bytes, at most 10"):
+    with pytest.raises(StoreError, match=r"a\.tar:a\.png has more than 10 bytes"):
         WebDataset(whole).documents()

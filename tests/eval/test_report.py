@@ -53,7 +53,7 @@ def test_run_json_holds_every_figure_with_its_interval_and_what_made_it(folder: 
     assert set(run["versions"]) >= {"python", "torch", "transformers", "faiss-cpu"}
     attacked = run["experiments"][2]
     value = attacked["metrics"]["retrieved"]["Topic('weather', k=2)"]["all"]
-    assert set(value) == {"value", "ci_low", "ci_high", "n", "difference", "mcnemar"}
+    assert set(value) == {"value", "ci_low", "ci_high", "n", "difference", "mcnemar", "gain"}
     assert attacked["configuration"]["member"] == "'optimised'"
     assert attacked["seeds"] == {"experiment": 0}
     assert attacked["seconds"]["retrieve"] > 0

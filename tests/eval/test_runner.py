@@ -113,12 +113,24 @@ def test_without_resume_records_are_refused(clean: Experiment, tmp_path: Path) -
         run(clean, tmp_path, resume=False, progress=False)
 
 
-def test_records_of_other_weights_are_refused(clean: Experiment, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["encoder weights", "settings"])
+def test_records_of_other_weights_or_defaults_are_refused(clean: Experiment, tmp_path: Path, name: str) -> None:
     done = run(clean, tmp_path, progress=False)
     path = done.folder / "experiment.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "fingerprint": "older"}))
-    with pytest.raises(StoreError, match=r"begun with weights older of Eye\(\)"):
+    path.write_text(json.dumps({**json.loads(path.read_text()), name: "older"}))
+    with pytest.raises(StoreError, match=f"begun with {name} older, and this is"):
         run(clean, tmp_path, progress=False)
+
+
+def test_records_of_another_reader_are_refused(clean: Experiment, tmp_path: Path) -> None:
+    from morgana.eval.runner import guard
+
+    class Trained(Reader):
+        fingerprint = "new"
+
+    run(clean, tmp_path, progress=False)
+    with pytest.raises(StoreError, match="begun with generator weights None, and this is new"):
+        guard(replace(clean, generator=Trained()), tmp_path / "cells" / clean.id)
 
 
 def test_cells_with_the_same_victim_share_their_attack(clean: Experiment, tmp_path: Path) -> None:
@@ -207,3 +219,11 @@ def test_a_threat_without_fixed_members_says_so(clean: Experiment, tmp_path: Pat
     attack = Composed(Hide(), Linf(), PGD(steps=2))
     with pytest.raises(SpecError, match=r"Linf\(\) has no fixed members"):
         run(replace(clean, attack=attack, member="fixed:cirrus"), tmp_path, progress=False)
+
+
+def test_an_attack_on_the_corpus_needs_images_in_the_index(clean: Experiment) -> None:
+    poison = {"attack": CLOUDS, "member": "optimised", "surface": "corpus"}
+    with pytest.raises(SpecError, match="embed='text' leaves them out of the index"):
+        replace(clean, **poison)
+    with pytest.raises(SpecError, match="guards queries, and documents are embedded without it"):
+        replace(clean, **poison, embed="image", encoder=Smoothed(Eye()))

@@ -53,6 +53,20 @@ def test_differences_are_paired_with_the_clean_run_sample_by_sample() -> None:
     assert made.cells[0].baseline is None
 
 
+def test_what_optimising_adds_to_chance_is_paired_too() -> None:
+    values = {CLEAN.id: [0, 0, 0, 0], RANDOM.id: [1, 0, 0, 0], CLOUDS.id: [1, 1, 1, 0]}
+    found = {id: records(v) for id, v in values.items()}
+    drawn, optimised = (summarise([CLEAN, RANDOM, CLOUDS], found).cells[i].row("retrieved", WEATHER) for i in (1, 2))
+    assert drawn
+    assert optimised
+    assert optimised.gain
+    assert (optimised.gain.value, optimised.gain.n) == (0.5, 4)
+    assert drawn.gain is None
+    alone = summarise([CLEAN, CLOUDS], found).cells[1].row("retrieved", WEATHER)
+    assert alone
+    assert alone.gain is None
+
+
 def test_samples_of_one_tile_count_as_one() -> None:
     before, after = [0.0] * 24, [1.0] * 6 + [0.0] * 18
     apart = summarise([CLEAN, CLOUDS], {CLEAN.id: records(before), CLOUDS.id: records(after)})
@@ -137,7 +151,8 @@ def test_the_verdict_has_three_sentences_and_no_more_certainty_than_the_figures(
     assert len(said) == 3
     assert said[0].startswith("On clean images Weather@2 is 0.0 % [0.0, 16.1] of 20 samples")
     assert said[1].startswith("CloudWeb takes it to 90.0 % [69.9, 97.2] (+90 points [75, 100], McNemar p < 0.001)")
-    assert said[1].endswith("random CloudOverlay gives most, 10.0 %.")
+    assert "random CloudOverlay gives most, 10.0 %" in said[1]
+    assert said[1].endswith("and optimising adds +80 points [60, 95] to what a random one does.")
     assert said[2].startswith("Smoothed brings it to 20.0 %")
     assert "to 80.0 %" in said[2]
     assert said[2].endswith("against one who does.")

@@ -16,14 +16,14 @@ def fresh() -> nn.Module:
         return nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
 
 
-def run(model, folder, stop_at=None, recipe=RECIPE):
+def run(model, folder, stop_at=None, recipe=RECIPE, seed=0):
     def loss_of(step):
         if step == stop_at:
             raise KeyboardInterrupt
         x = torch.randn(16, 3)  # drawn in the step's own scope
         return (model(x) - x.sum(1, keepdim=True)).square().mean()
 
-    train(model, loss_of, recipe, folder, "toy", 0)
+    train(model, loss_of, recipe, folder, "toy", seed)
 
 
 @pytest.mark.parametrize("muon", [None, 0.01])
@@ -54,6 +54,12 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     run(fresh(), tmp_path)
     with pytest.raises(StoreError, match="holds another model"):
         run(nn.Linear(3, 1), tmp_path)
+
+
+def test_a_checkpoint_of_another_seed_is_refused(tmp_path):
+    run(fresh(), tmp_path)
+    with pytest.raises(StoreError, match="was begun with seed 0, and this is 1; pass --seed 0, or another --out"):
+        run(fresh(), tmp_path, seed=1)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_by_name(tmp_path):

@@ -4,10 +4,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from morgana.retrieval.encoders._weights import device
 from morgana.retrieval.encoders.openclip import OpenCLIP
 from morgana.spec import parse
 from morgana.types import SpecError, StoreError
+from morgana.weights import device
 
 
 @pytest.fixture(scope="module")

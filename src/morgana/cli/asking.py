@@ -88,12 +88,15 @@ def attack(
 ) -> None:
     """Change an image so that the index finds something else, save it, and show what the saved file finds.
 
+    Clouds leave a map of their opacity beside it, OUT.cover.png.
+
     \b
     Examples:
       morgana attack atlas.index --image tile.png --attack "CloudWeb(steps=60)" --out cloudy.png
       morgana attack atlas.index --image tile.png --out grey.png \\
         --attack 'Composed(Hijack("weather"), Linf(8/255), PGD(steps=40))'
     """
+    from morgana.attacks._saved import reread
     from morgana.attacks.target import Surroundings, aim
     from morgana.corpus.images import load, save
     from morgana.eval.metrics.closing import closing
@@ -112,9 +115,11 @@ def attack(
     with seeded(seed, "attack", asked.id):
         found = chosen.attack(pixels, victim(chosen, seen_by, generator, device), target)
     save(found.pixels, out)
-    saved = load(out)
-    line = closing(pixels, saved)
-    cover = None if found.alpha is None else float(found.alpha.mean())
+    saved, _ = reread(out, pixels, chosen.threat, found.params)
+    line, cover = closing(pixels, saved), None
+    if found.alpha is not None:
+        cover = float(found.alpha.mean())
+        save(found.alpha.expand(-1, 3, -1, -1), out.with_suffix(".cover.png"))
     hits = {"clean": find(opened, seen_by, pixels, k), "attacked": find(opened, seen_by, saved, k)}
     answers = reply(generator, device, asked, (pixels, saved), list(hits.values())) if question else {}
     if json:

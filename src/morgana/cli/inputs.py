@@ -38,7 +38,7 @@ AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON for a program i
 
 def corpus(text: str) -> Corpus:
     """A corpus by its spec, or by its path: a Parquet file, a tar, or a folder of these, of images, or BEIR-style."""
-    from morgana.spec import registry
+    from morgana.spec import components, nearest, registry
     from morgana.types import SpecError, StoreError
 
     if name := kept_as(Path(text)):
@@ -46,6 +46,9 @@ def corpus(text: str) -> Corpus:
         return made
     if not re.match(r"\s*[A-Za-z_]\w*\s*(\(|$)", text):
         raise StoreError(f"there is no corpus folder {text!r}; name a folder, or a corpus such as Atlas(sites=240)")
+    if text.isidentifier() and text not in registry():
+        near = nearest(text, [cls.__name__ for cls in components("corpus")])
+        raise StoreError(f"there is no file or folder {text!r}, and no corpus of that name{near}; try Atlas(sites=240)")
     found: Corpus = kind_of("corpus", text)
     if not hasattr(found, "documents"):
         raise SpecError(f"{found!r} is no corpus; `morgana list corpus` shows those there are")

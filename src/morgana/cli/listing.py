@@ -31,10 +31,14 @@ def list_parts(
       morgana list PGD
       morgana list --json
     """
-    from morgana.spec import KINDS, components, find
+    from morgana.spec import KINDS, components, find, nearest, registry
+    from morgana.types import SpecError
 
-    if name is not None and name not in KINDS and not name.islower():
-        return explain(find(name), json)
+    if name is not None and name not in KINDS:
+        parts = {part.lower(): part for part in registry()}
+        if name.islower() and name not in parts:
+            raise SpecError(f"no kind or part is called {name!r}{nearest(name, [*KINDS, *parts])}; see `morgana list`")
+        return explain(find(parts.get(name.lower(), name)), json)
     kinds = [name] if name else list(KINDS)
     found = [(kind, cls) for kind in kinds for cls in components(kind)]
     if json:

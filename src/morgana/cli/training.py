@@ -16,7 +16,9 @@ train = typer.Typer(no_args_is_help=True, help="Train the bundled reference mode
 app.add_typer(train, name="train")
 
 Out = Annotated[Path, typer.Option("--out", help="The model folder to write; a run that was stopped goes on there.")]
-Steps = Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps in all.")]
+Steps = Annotated[
+    int, typer.Option("--steps", min=1, help="Optimiser steps in all, those of a checkpoint in --out included.")
+]
 Init = Annotated[Path | None, typer.Option("--init", help="The folder of an earlier one to begin from.")]
 SAME = "the same command goes on where it was"
 

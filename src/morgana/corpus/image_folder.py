@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 
+from morgana.corpus._stream import attempt, sound
 from morgana.corpus.images import SUFFIXES
 from morgana.files import inside
 from morgana.spec import part
@@ -27,6 +28,12 @@ class ImageFolder:
     def documents(self) -> tuple[Document, ...]:
         return self._documents
 
+    def stream(self) -> Iterator[Document]:
+        """Documents one by one; one that cannot be read is given as spoiled."""
+        root = Path(self.root)
+        for name in self._names:
+            yield attempt(name, lambda: document(root, name))  # noqa: B023
+
     def queries(self) -> tuple[Query, ...]:
         return ()
 
@@ -35,13 +42,22 @@ class ImageFolder:
 
     @cached_property
     def _documents(self) -> tuple[Document, ...]:
+        return sound(self.stream())
+
+    @cached_property
+    def _names(self) -> tuple[str, ...]:
         root = Path(self.root)
         if not root.is_dir():
             raise StoreError(f"there is no image folder {root}; check the path")
         names = sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.suffix.lower() in SUFFIXES)
         if not names:
             raise StoreError(f"{root} holds no images; it should hold files ending in {', '.join(sorted(SUFFIXES))}")
-        return tuple(Document(name, caption(path), path) for name in names for path in (inside(root, name, str(root)),))
+        return tuple(names)
+
+
+def document(root: Path, name: str) -> Document:
+    path = inside(root, name, str(root))
+    return Document(name, caption(path), path)
 
 
 def caption(image: Path) -> str:

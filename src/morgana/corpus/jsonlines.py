@@ -10,11 +10,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from morgana.files import inside, json_lines, storing, unfit, write_bytes, writing
+from morgana.corpus._stream import attempt
+from morgana.files import inside, json_lines, json_object, lines, storing, unfit, write_bytes, writing
 from morgana.spec import nearest, part
 from morgana.types import Corpus, Document, Query, StoreError
 
-LARGE = 64 << 20  # bytes of a corpus.jsonl that is better read as a stream
 SOME = 1000  # known ids that an error searches for the nearest one
 
 
@@ -33,14 +33,13 @@ class JSONLines:
     def documents(self) -> tuple[Document, ...]:
         return self._documents
 
-    @property
-    def large(self) -> bool:
-        return (self._folder / "corpus.jsonl").stat().st_size > LARGE
-
     def stream(self) -> Iterator[Document]:
-        """Documents one by one, for a corpus larger than memory; whoever reads them looks for ids that come twice."""
-        path = self._folder / "corpus.jsonl"
-        return (self._document(row, place) for place, row in json_lines(path))
+        """Documents one by one; a line that cannot be read is given as spoiled."""
+        path, place = self._folder / "corpus.jsonl", ""
+        for place, line in lines(path):
+            yield attempt(place, lambda: self._document(json_object(line, place), place))  # noqa: B023
+        if not place:
+            raise empty(path)
 
     def queries(self) -> tuple[Query, ...]:
         return self._queries
@@ -64,7 +63,7 @@ class JSONLines:
         path = self._folder / "corpus.jsonl"
         found = tuple(self._document(row, place) for place, row in unique(path))
         if not found:
-            raise StoreError(f"{path} is empty; write one JSON object a document")
+            raise empty(path)
         return found
 
     def _document(self, row: dict[str, Any], place: str) -> Document:
@@ -110,6 +109,10 @@ class JSONLines:
             if score > 0:
                 judged.setdefault(query, {})[document] = score
         return MappingProxyType(judged)
+
+
+def empty(path: Path) -> StoreError:
+    return StoreError(f"{path} is empty; write one JSON object a document")
 
 
 def unique(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from morgana.corpus._kept import cache, keep
+from morgana.corpus._stream import attempt, sound
 from morgana.files import inside
 from morgana.spec import nearest, part
 from morgana.types import Document, Query, SpecError, StoreError
@@ -36,7 +37,7 @@ class Parquet:
 
     @cached_property
     def _documents(self) -> tuple[Document, ...]:
-        return tuple(self.stream())
+        return sound(self.stream())
 
     def queries(self) -> tuple[Query, ...]:
         return ()
@@ -44,17 +45,13 @@ class Parquet:
     def qrels(self) -> Mapping[str, Mapping[str, int]]:
         return {}
 
-    @property
-    def large(self) -> bool:
-        return True
-
     def stream(self) -> Iterator[Document]:
         """Documents one by one; a few thousand rows are in memory."""
         for path in self._files:
             number = 0
             for batch in self._batches(path):
                 for row in batch:
-                    yield self._document(row, path, number)
+                    yield attempt(f"{path}:{number}", lambda: self._document(row, path, number))  # noqa: B023
                     number += 1
 
     @cached_property

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from morgana.corpus._kept import LARGEST, cache, keep
+from morgana.corpus._stream import attempt, sound
 from morgana.corpus.images import SUFFIXES
 from morgana.files import json_object
 from morgana.spec import part
@@ -35,17 +36,13 @@ class WebDataset:
 
     @cached_property
     def _documents(self) -> tuple[Document, ...]:
-        return tuple(self.stream())
+        return sound(self.stream())
 
     def queries(self) -> tuple[Query, ...]:
         return ()
 
     def qrels(self) -> Mapping[str, Mapping[str, int]]:
         return {}
-
-    @property
-    def large(self) -> bool:
-        return True
 
     def stream(self) -> Iterator[Document]:
         """Documents one by one; one is in memory."""
@@ -61,7 +58,7 @@ class WebDataset:
         return found
 
     def _tar(self, path: Path) -> Iterator[Document]:
-        stem, parts = "", dict[str, bytes]()
+        stem, parts = "", dict[str, bytes | None]()
         try:
             with tarfile.open(path, "r|*") as tar:
                 for member in tar:
@@ -69,14 +66,25 @@ class WebDataset:
                     if not member.isreg() or suffix not in (*SUFFIXES, *CAPTIONS, ".json"):
                         continue
                     if name != stem and parts:
-                        yield self._document(stem, parts, path)
+                        yield self._attempt(stem, parts, path)
                         parts = {}
                     stem = name
-                    parts[suffix] = content(tar, member, path)
+                    parts[suffix] = content(tar, member)
         except (tarfile.TarError, EOFError, OSError) as error:
             raise StoreError(f"cannot read {path}: {str(error)[:200]}; copy it again from its source") from error
         if parts:
-            yield self._document(stem, parts, path)
+            yield self._attempt(stem, parts, path)
+
+    def _attempt(self, stem: str, parts: dict[str, bytes | None], path: Path) -> Document:
+        place = f"{path}:{stem}"
+
+        def read() -> Document:
+            for suffix, data in parts.items():
+                if data is None:
+                    raise StoreError(f"{place}{suffix} has more than {LARGEST} bytes; leave it out")
+            return self._document(stem, {s: data for s, data in parts.items() if data is not None}, path)
+
+        return attempt(place, read)
 
     def _document(self, stem: str, parts: dict[str, bytes], path: Path) -> Document:
         place = f"{path}:{stem}"
@@ -101,11 +109,12 @@ def split(name: str) -> tuple[str, str]:
     return name[: len(name) - len(suffix)] if suffix else name, suffix
 
 
-def content(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> bytes:
+def content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | None:
+    """A member's bytes; None if there are too many of them. ReadError where the tar ends too soon."""
     if member.size > LARGEST:
-        raise StoreError(f"{path}:{member.name} has {member.size} bytes, at most {LARGEST} are read; leave it out")
+        return None
     file = tar.extractfile(member)
     data = file.read() if file else b""
     if len(data) != member.size:
-        raise StoreError(f"{path}:{member.name} is cut off; copy the tar again from its source")
+        raise tarfile.ReadError(f"{member.name} is cut off")
     return data

@@ -14,7 +14,7 @@ from morgana.attacks._saved import reread
 from morgana.attacks.composed import Covering
 from morgana.attacks.target import Surroundings, Target, aim
 from morgana.corpus.images import load, save
-from morgana.eval.experiment import Experiment, short_hash
+from morgana.eval.experiment import Experiment, bare, short_hash
 from morgana.eval.metrics.closing import closing
 from morgana.eval.records import read_json, write_json
 from morgana.eval.samples import Sample, named
@@ -90,7 +90,8 @@ def key(experiment: Experiment) -> str:
         e.k,
         *(() if e.each is None else (e.each,)),
     )
-    return short_hash(repr(e.attack), e.member, *map(repr, (*knows, *scope)))
+    weights = [getattr(bare(p), "fingerprint", "") for p in knows if p is not None]
+    return short_hash(repr(e.attack), e.member, *map(repr, (*knows, *scope)), *weights)
 
 
 def make(experiment: Experiment, batch: Sequence[Unit], number: int, around: Surroundings, folder: Path) -> None:

@@ -17,13 +17,7 @@ from morgana.eval.summary import Cell, Summary
 from morgana.eval.verdict import extreme, name
 from morgana.types import StoreError
 
-HIJACKED, HELD = 4, 2  # cards of samples where the attack won, and where it did not
-OUTCOMES = {  # (is there an attack?, did the score get worse?)
-    (True, True): "the attack won",
-    (True, False): "the system held",
-    (False, True): "worse",
-    (False, False): "no worse",
-}
+HIJACKED, HELD = 4, 2  # cards of samples whose headline figure got worse, and where it did not
 GAIN = 10  # of the difference image
 ANSWERS = 6  # at most, on one card
 
@@ -66,8 +60,8 @@ class Card:
     kind: str
     question: str
     references: tuple[str, ...]
-    outcome: str
-    won: bool  # for the attacker
+    outcome: str  # the headline figure before and after
+    won: bool  # it got worse
     pictures: tuple[Picture, ...]
     lists: tuple[Listing, ...]
     answers: tuple[Said, ...]
@@ -104,7 +98,7 @@ class Album:
         if shown is None:
             return []
         rows = self.interesting(shown, figures[0])
-        return [self.card(sample, won, shown, topic) for sample, won in rows]
+        return [self.card(sample, won, shown, topic, figures[0]) for sample, won in rows]
 
     def interesting(self, shown: Shown, figure: Figure) -> list[tuple[str, bool]]:
         """The first samples where the score got worse, then some where it did not, of different tiles."""
@@ -122,7 +116,7 @@ class Album:
         calm = [s for tile, s in held.items() if tile not in won]
         return [(s, True) for s in list(won.values())[:HIJACKED]] + [(s, False) for s in calm[:HELD]]
 
-    def card(self, sample: str, won: bool, shown: Shown, topic: str) -> Card:
+    def card(self, sample: str, won: bool, shown: Shown, topic: str, figure: Figure) -> Card:
         known = self.samples.get(sample, {})
         plain, other = self.of(shown.plain)[sample], self.of(shown.other)[sample]
         cells = (shown.plain, shown.other, *shown.more)
@@ -133,7 +127,7 @@ class Album:
             kind=plain.kind,
             question=known.get("question", ""),
             references=tuple(known.get("references", ())),
-            outcome=OUTCOMES[bool(shown.other.attack), won],
+            outcome=f"{figure.title} {scored(plain, figure)} → {scored(other, figure)}",
             won=won,
             pictures=tuple(self.pictures(known.get("tile"), other.image)),
             lists=(
@@ -187,6 +181,12 @@ def titled(cell: Cell) -> str:
     """clean; CloudWeb; CloudWeb, Smoothed, adaptive."""
     parts = [name(cell), cell.axes.get("defense", ""), cell.axes.get("attacker", "")]
     return ", ".join(p for p in parts if p not in ("", "none", "–"))
+
+
+def scored(record: Record, figure: Figure) -> str:
+    """80 %, as the record has it."""
+    value = record.value(figure.stage, figure.metric)
+    return "–" if value is None else f"{100 * value:.0f} %"
 
 
 def right(record: Record) -> bool | None:

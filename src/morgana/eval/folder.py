@@ -21,6 +21,7 @@ from morgana.eval.scoring import headline
 from morgana.eval.summary import Summary, from_json, numbers, summarise, to_json
 from morgana.eval.suspicion import doubts
 from morgana.files import storing
+from morgana.spec import whole
 
 LIBRARIES = ("morgana", "torch", "open_clip_torch", "transformers", "sentence-transformers", "faiss-cpu", "numpy")
 
@@ -54,7 +55,7 @@ def configuration(run: Run) -> dict[str, Any]:
     """Everything that the run depended on, as specs that can be parsed, and how long each step took."""
     e = run.experiment
     return {
-        "configuration": {f.name: repr(getattr(e, f.name)) for f in fields(e)},
+        "configuration": {f.name: whole(getattr(e, f.name)) for f in fields(e)},
         "seeds": {"experiment": e.seed},
         "n": len(run.records),
         "seconds": {name: round(spent, 3) for name, spent in run.seconds.items()},

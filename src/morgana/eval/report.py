@@ -10,6 +10,7 @@ from typing import Any
 from morgana.eval.cards import Album
 from morgana.eval.curves import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, charts
 from morgana.eval.folder import read_run
+from morgana.eval.labels import NOTHING
 from morgana.eval.records import read_json
 from morgana.eval.runner import SCHEMA
 from morgana.eval.scoring import Figure
@@ -23,6 +24,7 @@ class Line:
     """A row of the main table: labels, and for each headline figure its row or None."""
 
     labels: tuple[str, ...]
+    rest: str  # the labels after the first that say something, for a narrow screen
     figures: tuple[Row | None, ...]
     attacked: bool
     defended: bool
@@ -76,7 +78,11 @@ def view(folder: Path, raw: dict[str, Any], summary: Summary) -> dict[str, Any]:
 
 
 def line(cell: Cell, figures: list[Figure]) -> Line:
-    return Line(tuple(cell.axes.values()), tuple(cell.figure(f) for f in figures), bool(cell.attack), cell.defended)
+    others = list(cell.axes.items())[1:]
+    rest = ", ".join(f"{axis} {label}" for axis, label in others if label not in ("none", NOTHING, "both"))
+    return Line(
+        tuple(cell.axes.values()), rest, tuple(cell.figure(f) for f in figures), bool(cell.attack), cell.defended
+    )
 
 
 def labelled(id: str, summary: Summary) -> tuple[str, ...]:

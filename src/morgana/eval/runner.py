@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from morgana.eval.bench import Bench
-from morgana.eval.experiment import Experiment, reseeded
+from morgana.eval.experiment import Experiment, bare, reseeded
 from morgana.eval.progress import steps
 from morgana.eval.records import Record, append, load, ranking, read_json, write_json
 from morgana.eval.samples import Sample
 from morgana.eval.scoring import mean, score
 from morgana.pipeline import Pipeline
 from morgana.seeds import seeded
+from morgana.spec import whole
 from morgana.types import Answer, Hits, StoreError
 
 SCHEMA = 1
@@ -74,18 +75,26 @@ def begun(folder: Path, count: int) -> StoreError:
 
 
 def guard(experiment: Experiment, folder: Path) -> None:
-    """Write down what the cell is; StoreError if records were made with other weights under the same name."""
-    path = folder / "experiment.json"
-    print_now = experiment.encoder.fingerprint
-    if path.exists():
-        print_then = read_json(path, SCHEMA)["fingerprint"]
-        if print_then != print_now:
+    """Write down what the cell is; StoreError if records under the same name were made with other parts or weights."""
+    path, now = folder / "experiment.json", identity(experiment)
+    if not path.exists():
+        write_json(path, {"schema": SCHEMA, "spec": repr(experiment), **now})
+        return
+    then = read_json(path, SCHEMA)
+    for name, value in now.items():
+        if then.get(name) != value:
             raise StoreError(
-                f"{folder} was begun with weights {print_then} of {experiment.encoder!r}, which now has {print_now}; "
+                f"{folder} was begun with {name} {then.get(name)}, and this is {value}; "
                 "remove that folder or use another --out"
             )
-        return
-    write_json(path, {"schema": SCHEMA, "spec": repr(experiment), "fingerprint": print_now})
+
+
+def identity(experiment: Experiment) -> dict[str, str]:
+    """What a spec leaves open: the fields that have their defaults, and the weights behind the names."""
+    found = {"encoder weights": experiment.encoder.fingerprint}
+    if (weights := getattr(bare(experiment.generator), "fingerprint", None)) is not None:
+        found["generator weights"] = weights
+    return {**found, "settings": whole(experiment)}
 
 
 def judge(experiment: Experiment, batch: Sequence[Sample], bench: Bench, clock: dict[str, float]) -> list[Record]:

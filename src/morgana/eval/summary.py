@@ -25,6 +25,7 @@ class Row:
     estimate: Estimate
     difference: Estimate | None = None  # from the baseline, on the samples that both have
     mcnemar: McNemar | None = None  # of clusters, where every value is 0 or 1
+    gain: Estimate | None = None  # of an optimised attack over the random member of its threat, paired
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,9 @@ def summarise(
     """Rows for every experiment; its baseline is its clean counterpart, or the study's first where there is none."""
     cells = []
     for e, labels in zip(experiments, axes(experiments), strict=True):
-        base = baseline(e, experiments)
+        base, drawn = baseline(e, experiments), chance(e, experiments)
         before = records[base.id] if base else ()
+        random = records[drawn.id] if drawn else ()
         cells.append(
             Cell(
                 id=e.id,
@@ -91,7 +93,7 @@ def summarise(
                 baseline=base.id if base else None,
                 figures=headline(e),
                 perturbation=perturbation(records[e.id]),
-                rows=tuple(compare(shifted(records[e.id], before), before, e.seed)),
+                rows=tuple(compare(shifted(records[e.id], before), before, e.seed, random)),
             )
         )
     return Summary(name, about, tuple(cells))
@@ -114,14 +116,22 @@ def baseline(experiment: Experiment, experiments: Sequence[Experiment]) -> Exper
     return experiments[0] if experiment != experiments[0] else None
 
 
-def compare(after: Sequence[Record], before: Sequence[Record], seed: int) -> list[Row]:
+def chance(experiment: Experiment, experiments: Sequence[Experiment]) -> Experiment | None:
+    """The same attack with a member drawn at random instead of the one searched for, if the study has it."""
+    if experiment.member != "optimised":
+        return None
+    drawn = replace(experiment, member="random", knowledge="naive")
+    return drawn if drawn in experiments else None
+
+
+def compare(after: Sequence[Record], before: Sequence[Record], seed: int, random: Sequence[Record] = ()) -> list[Row]:
     """Rows over all samples, and over each kind of question if there are several."""
     kinds = sorted({r.kind for r in after})
     rows = []
     for kind in ["", *(kinds if len(kinds) > 1 else [])]:
         chosen = [r for r in after if not kind or r.kind == kind]
         for stage, metric in measured(chosen):
-            row = compared(stage, metric, kind, chosen, {r.sample: r for r in before}, seed)
+            row = compared(stage, metric, kind, chosen, before, seed, random)
             rows += [row] if row else []
     return rows
 
@@ -133,7 +143,13 @@ def measured(records: Sequence[Record]) -> list[tuple[str, str]]:
 
 
 def compared(
-    stage: str, metric: str, kind: str, records: Sequence[Record], before: Mapping[str, Record], seed: int
+    stage: str,
+    metric: str,
+    kind: str,
+    records: Sequence[Record],
+    before: Sequence[Record],
+    seed: int,
+    random: Sequence[Record] = (),
 ) -> Row | None:
     values = [r.value(stage, metric) for r in records]
     clusters = [r.cluster for r in records]
@@ -141,15 +157,23 @@ def compared(
     mean = estimate(values, clusters, seed=seed, name=stream)
     if mean is None:
         return None
-    was = [before[r.sample].value(stage, metric) if r.sample in before else None for r in records]
+    was, drawn = (on(records, others, stage, metric) for others in (before, random))
     change = paired(was, values, clusters, seed=seed, name=stream)
-    return Row(stage, metric, kind, mean, change, turned(was, values, clusters))
+    gain = paired(drawn, values, clusters, seed=seed, name=stream)
+    return Row(stage, metric, kind, mean, change, turned(was, values, clusters), gain)
+
+
+def on(records: Sequence[Record], others: Sequence[Record], stage: str, metric: str) -> list[float | None]:
+    """What the others scored on the samples of the records."""
+    known = {r.sample: r.value(stage, metric) for r in others}
+    return [known.get(r.sample) for r in records]
 
 
 def turned(before: Values, after: Values, clusters: Sequence[str]) -> McNemar | None:
-    """McNemar's exact test on clusters, where every value is 0 or 1: each counts once, by its net change.
+    """McNemar's exact test where every value is 0 or 1, each cluster counted once, by the sign of its net change.
 
-    Questions about one tile share what was retrieved, so counting them one by one would make chance look sure.
+    With one sample a cluster this is McNemar's test; with more, a sign test of clusters. Questions about one tile
+    share what was retrieved, so counting them one by one would make chance look sure.
     """
     pairs = [(c, b, a) for c, b, a in zip(clusters, before, after, strict=True) if b is not None and a is not None]
     if not pairs or not {v for _, b, a in pairs for v in (b, a)} <= {0.0, 1.0}:
@@ -177,6 +201,8 @@ def to_json(cell: Cell) -> dict[str, Any]:
             value["difference"] = numbers(row.difference)
         if row.mcnemar:
             value["mcnemar"] = asdict(row.mcnemar)
+        if row.gain:
+            value["gain"] = numbers(row.gain)
         metrics.setdefault(row.stage, {}).setdefault(row.metric, {})[row.kind or "all"] = value
     plain = {
         f.name: getattr(cell, f.name) for f in fields(cell) if f.name not in ("rows", "figures", "axes", "perturbation")
@@ -200,6 +226,7 @@ def from_json(raw: Mapping[str, Any]) -> Cell:
             interval(value),
             interval(value["difference"]) if "difference" in value else None,
             McNemar(**value["mcnemar"]) if "mcnemar" in value else None,
+            interval(value["gain"]) if "gain" in value else None,
         )
         for stage, named in raw["metrics"].items()
         for metric, kinds in named.items()

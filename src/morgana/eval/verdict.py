@@ -51,9 +51,8 @@ def damage(worst: Cell | None, bare: Sequence[Cell], figure: Figure, also: Seque
     beside = calm.figure(figure) if calm else None
     if calm is None or beside is None:
         return text + "."
-    return (
-        f"{text}; of the members of the same threat that nobody optimised, {name(calm)} gives most, {percent(beside)}."
-    )
+    text += f"; of the members of the same threat that nobody optimised, {name(calm)} gives most, {percent(beside)}"
+    return text + (f", and optimising adds {apart(row.gain)} to what a random one does." if row.gain else ".")
 
 
 def help_(worst: Cell | None, cells: Sequence[Cell], figure: Figure) -> str:
@@ -123,7 +122,11 @@ def change(row: Row) -> str:
     test = f", McNemar {p_value(row.mcnemar.p)}" if row.mcnemar else ""
     beyond = gap.low > 0 or gap.high < 0
     sure = "" if beyond and (row.mcnemar is None or row.mcnemar.p < 0.05) else "; chance could explain it"
-    return f" ({100 * gap.value:+.0f} points [{100 * gap.low:.0f}, {100 * gap.high:.0f}]{test}{sure})"
+    return f" ({apart(gap)}{test}{sure})"
+
+
+def apart(gap: Estimate) -> str:
+    return f"{100 * gap.value:+.0f} points [{100 * gap.low:.0f}, {100 * gap.high:.0f}]"
 
 
 def p_value(p: float) -> str:

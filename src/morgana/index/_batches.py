@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from morgana.corpus._stream import Streamed
+from morgana.corpus._stream import Spoiled, Streamed
 from morgana.corpus.images import load
 from morgana.files import unfit
 from morgana.index._sieve import Group
@@ -42,8 +42,8 @@ class Made:
 
 
 def documents(source: Corpus | Iterable[Document]) -> Iterable[Document]:
-    """The documents of a corpus, as a stream where it is large."""
-    if isinstance(source, Streamed) and source.large:
+    """The documents of a corpus, as a stream where it has one."""
+    if isinstance(source, Streamed):
         return source.stream()
     return source if isinstance(source, Iterable) else source.documents()
 
@@ -67,6 +67,8 @@ def ahead(groups: Iterable[Group], embed: str, pool: ThreadPoolExecutor) -> Iter
 
 def unkept(document: Document) -> str | None:
     """Why a document cannot be stored; None if it can."""
+    if isinstance(document, Spoiled):
+        return document.why
     if not writable(document.id):
         return "its id is empty or cannot be written in UTF-8; give it another"
     if why := unfit(document.text):

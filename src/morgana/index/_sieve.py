@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
+from morgana.corpus._stream import Spoiled
 from morgana.types import Document, StoreError
 
 
@@ -73,6 +74,8 @@ class Sieve:
 
 def content(document: Document) -> bytes | None:
     """A digest of the text and the image's bytes; None where the image cannot be read, or an id cannot be kept."""
+    if isinstance(document, Spoiled):
+        return None
     made = hashlib.blake2b(document.text.encode("utf-8", "surrogatepass") + b"\0", digest_size=16)
     if document.image is not None:
         try:

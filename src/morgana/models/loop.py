@@ -78,7 +78,7 @@ def train(
     """
     steppers = optimisers(model, recipe)
     rates = [[group["lr"] for group in o.param_groups] for o in steppers]
-    start = restore(model, steppers, folder)
+    start = restore(model, steppers, folder, seed)
     saved = time.monotonic()
     mean = None
     step = start
@@ -109,10 +109,10 @@ def train(
                         out.write(json.dumps(line) + "\n")
                     bar.console.print(f"{title} step {step + 1}/{recipe.steps}: loss {mean:.3f}; {line['report']}")
                 if time.monotonic() - saved > SAVE_EVERY or last:
-                    keep(model, steppers, folder, step + 1)
+                    keep(model, steppers, folder, step + 1, seed)
                     saved = time.monotonic()
         except KeyboardInterrupt:
-            keep(model, steppers, folder, step)
+            keep(model, steppers, folder, step, seed)
             bar.console.print(f"stopped at step {step}; the same command goes on from {folder}")
             raise
 
@@ -136,8 +136,8 @@ def progress() -> Iterator[Progress]:
         yield bar
 
 
-def keep(model: nn.Module, steppers: list[torch.optim.Optimizer], folder: Path, step: int) -> None:
-    """Write the checkpoint atomically: weights, optimiser states and the step in one safetensors file."""
+def keep(model: nn.Module, steppers: list[torch.optim.Optimizer], folder: Path, step: int, seed: int) -> None:
+    """Write the checkpoint atomically: weights, optimiser states, the step and the seed in one safetensors file."""
     from safetensors.torch import save_file
 
     tensors = {f"model.{k}": v.detach().cpu().contiguous().clone() for k, v in trained(model).items()}
@@ -150,12 +150,15 @@ def keep(model: nn.Module, steppers: list[torch.optim.Optimizer], folder: Path, 
             }
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / "checkpoint.part"
-    save_file(tensors, part, metadata={"step": str(step)})
+    save_file(tensors, part, metadata={"step": str(step), "seed": str(seed)})
     os.replace(part, folder / "checkpoint.safetensors")
 
 
-def restore(model: nn.Module, steppers: list[torch.optim.Optimizer], folder: Path) -> int:
-    """Load the checkpoint of `folder` into model and optimisers; the step to go on from (0 where there is none)."""
+def restore(model: nn.Module, steppers: list[torch.optim.Optimizer], folder: Path, seed: int) -> int:
+    """Load the checkpoint of `folder` into model and optimisers; the step to go on from (0 where there is none).
+
+    StoreError for a checkpoint of another model or seed.
+    """
     from safetensors import safe_open
 
     path = folder / "checkpoint.safetensors"
@@ -163,7 +166,10 @@ def restore(model: nn.Module, steppers: list[torch.optim.Optimizer], folder: Pat
         return 0
     with safe_open(str(path), framework="pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-        step = int(file.metadata()["step"])
+        about = file.metadata()
+    step, then = int(about["step"]), int(about.get("seed", seed))
+    if then != seed:
+        raise StoreError(f"{path} was begun with seed {then}, and this is {seed}; pass --seed {then}, or another --out")
     mine = trained(model)
     theirs = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
     if {k: v.shape for k, v in mine.items()} != {k: v.shape for k, v in theirs.items()}:

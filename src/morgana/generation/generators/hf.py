@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from morgana import weights
 from morgana.corpus.images import load as load_image
 from morgana.generation import prompts
 from morgana.generation.attention import Intervention, Reference, calibrating, intervening
@@ -61,6 +62,11 @@ class HF:
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
         return _checkpoint.load(self.model, self.revision, self.local_files_only, self.device)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of the weights and the tokenizer's work."""
+        return weights.fingerprint(self.network, self.processor.tokenizer(weights.PROBE)["input_ids"])
 
     @property
     def network(self) -> Any:

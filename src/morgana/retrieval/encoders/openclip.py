@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from morgana.retrieval.encoders import _weights
+from morgana import weights
 from morgana.spec import nearest, part
 from morgana.types import Embeddings, Pixels, SpecError, StoreError
 
@@ -46,8 +46,8 @@ class OpenCLIP:
     @cached_property
     def fingerprint(self) -> str:
         """A hash of the weights, the preprocessing and the tokenizer's work."""
-        tokens = self._tokenizer([_weights.PROBE]).tolist()
-        return _weights.fingerprint(self._model, self._side, self._normal, tokens)
+        tokens = self._tokenizer([weights.PROBE]).tolist()
+        return weights.fingerprint(self._model, self._side, self._normal, tokens)
 
     def encode_image(self, pixels: Pixels) -> Embeddings:
         """(B, D) unit rows on the model's device; differentiable in `pixels`, (B, 3, H, W) in [0, 1]."""
@@ -111,8 +111,8 @@ class OpenCLIP:
                 address, self.pretrained, device=self._device, require_pretrained=True, weights_only=True
             )
         except Exception as error:  # open_clip, torch, safetensors and the hub each raise their own
-            raise StoreError(f"cannot load {self!r}: {_weights.refused(error)}") from error
-        _weights.ready(made, repr(self))
+            raise StoreError(f"cannot load {self!r}: {weights.refused(error)}") from error
+        weights.ready(made, repr(self))
         return made
 
     @cached_property
@@ -123,7 +123,7 @@ class OpenCLIP:
         try:
             return open_clip.get_tokenizer(address)
         except Exception as error:  # as above
-            raise StoreError(f"cannot load the tokenizer of {self!r}: {_weights.refused(error)}") from error
+            raise StoreError(f"cannot load the tokenizer of {self!r}: {weights.refused(error)}") from error
 
     @cached_property
     def _config(self) -> dict[str, Any]:
@@ -148,4 +148,4 @@ class OpenCLIP:
 
     @cached_property
     def _device(self) -> torch.device:
-        return _weights.device()
+        return weights.device()

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from morgana.retrieval.encoders import _weights
+from morgana import weights
 from morgana.spec import part
 from morgana.types import Embeddings, Pixels, SpecError, StoreError
 
@@ -39,8 +39,8 @@ class SentenceEncoder:
 
     @cached_property
     def fingerprint(self) -> str:
-        tokens = self._model.preprocess([_weights.PROBE])["input_ids"].tolist()
-        return _weights.fingerprint(self._model, self._model.max_seq_length, tokens)
+        tokens = self._model.preprocess([weights.PROBE])["input_ids"].tolist()
+        return weights.fingerprint(self._model, self._model.max_seq_length, tokens)
 
     def encode_image(self, pixels: Pixels) -> Embeddings:
         raise SpecError(f"{self!r} embeds text only and got images; use OpenCLIP(...) where images are embedded")
@@ -48,7 +48,7 @@ class SentenceEncoder:
     def encode_text(self, texts: Sequence[str]) -> Embeddings:
         """(B, D) unit rows on the model's device; a text longer than the model reads is cut."""
         if not texts:
-            return torch.zeros((0, self.dimension), device=_weights.device())
+            return torch.zeros((0, self.dimension), device=weights.device())
         with torch.no_grad():
             rows: Tensor = self._model.encode(
                 list(texts), convert_to_tensor=True, normalize_embeddings=True, show_progress_bar=False
@@ -61,10 +61,10 @@ class SentenceEncoder:
 
         name = str(minilm()) if self.model == "minilm" else self.model
         try:
-            made = SentenceTransformer(name, device=str(_weights.device()))
+            made = SentenceTransformer(name, device=str(weights.device()))
         except Exception as error:  # transformers, torch, safetensors and the hub each raise their own
-            raise StoreError(f"cannot load {self!r}: {_weights.refused(error)}") from error
-        _weights.ready(made, repr(self))
+            raise StoreError(f"cannot load {self!r}: {weights.refused(error)}") from error
+        weights.ready(made, repr(self))
         return made
 
 
