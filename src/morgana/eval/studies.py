@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -130,6 +131,7 @@ def execute(path: Path) -> ModuleType:
     if found is None or found.loader is None:
         raise SpecError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(found)
+    sys.modules[found.name] = module  # a dataclass looks its own module up there
     found.loader.exec_module(module)
     return module
 
