@@ -1,4 +1,4 @@
-"""The study of pruners: every pruner at every budget on the same questions, judged beside tokens by lot and on a grid."""
+"""The study of pruners: each at every budget on the same questions, judged beside tokens by lot and on a grid."""
 
 from __future__ import annotations
 
