@@ -86,3 +86,8 @@ def test_the_demo_tells_the_whole_story_and_goes_on_where_it_was(tmp_path, tiny_
     assert len(json.loads(out)["experiments"]) == 13
     assert not re.search(r"attacking [0-9a-f]{12}", err)  # nothing is computed twice
     assert "indexing:" not in err
+    assert run(["report", str(tmp_path / "demo"), "--explain", "Rollout()"], debug=True) == 0
+    page = (tmp_path / "demo" / "report.html").read_text()
+    assert "what the answer rests on, clean" in page
+    assert 'class="read"' in page
+    assert "nats a token without it" in page

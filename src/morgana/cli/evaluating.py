@@ -15,6 +15,7 @@ from morgana.cli.output import resumable, say, say_json, table
 if TYPE_CHECKING:
     from morgana.eval.studies import Study
     from morgana.eval.summary import Summary
+    from morgana.generation.explaining import Explainer
 
 app = typer.Typer()
 
@@ -65,18 +66,27 @@ def evaluate(
 @app.command(short_help="Print a run's table and write report.html.")
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    explain: Annotated[
+        str | None, typer.Option("--explain", help="Show what answers rest on: TAM(), Rollout(), EAGLE(), MSEA().")
+    ] = None,
+    device: Device = None,
     json: AsJSON = False,
 ) -> None:
     """Print a run's table, and write its report.html: one file, without network.
 
+    With --explain the samples get heat maps over the image, and sentences of the articles are shaded by how much less
+    likely the answer is without them.
+
     \b
-    Example:
+    Examples:
       morgana report runs/cloudweb
+      morgana report runs/cloudweb --explain "TAM()"
     """
     from morgana.eval.folder import read_run
 
     _, summary = read_run(run)
-    show(summary, run, write_page(run), json)
+    explainer = inputs.kind_of("explainer", explain, device) if explain else None
+    show(summary, run, write_page(run, explainer, device), json)
 
 
 def read_study(text: str, options: list[str]) -> Study:
@@ -107,10 +117,10 @@ def option(text: str) -> tuple[str, Any]:
     return name, parse(value)
 
 
-def write_page(out: Path) -> Path:
+def write_page(out: Path, explainer: Explainer | None = None, device: str | None = None) -> Path:
     from morgana.eval.report import write_report
 
-    return write_report(out)
+    return write_report(out, explainer, device)
 
 
 def show(summary: Summary, out: Path, page: Path, json: bool) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from morgana.corpus.images import load, save
+from morgana.eval.grounds import Explaining, Grounds, overlay
+from morgana.eval.progress import steps
 from morgana.eval.records import Ranking, Record
 from morgana.eval.records import load as read_records
 from morgana.eval.scoring import Figure
@@ -20,6 +22,7 @@ from morgana.types import StoreError
 HIJACKED, HELD = 4, 2  # cards of samples whose headline figure got worse, and where it did not
 GAIN = 10  # of the difference image
 ANSWERS = 6  # at most, on one card
+LEAST = 0.1  # nats a token: where no sentence matters as much as this, none is dark
 
 
 @dataclass(frozen=True)
@@ -40,9 +43,19 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Shade:
+    """A sentence that was read; `share` of the darkest, 0 where the answer would be as likely without it."""
+
+    text: str
+    share: float
+    loss: float  # nats per token of the answer
+
+
+@dataclass(frozen=True)
 class Listing:
     caption: str
     entries: tuple[Entry, ...]
+    read: tuple[tuple[Shade, ...], ...] = ()  # sentences by document, where answers are explained
 
 
 @dataclass(frozen=True)
@@ -80,9 +93,15 @@ class Album:
     """Reads a run's folder and makes its cards."""
 
     def __init__(
-        self, folder: Path, summary: Summary, samples: Mapping[str, Any], documents: Mapping[str, Any]
+        self,
+        folder: Path,
+        summary: Summary,
+        samples: Mapping[str, Any],
+        documents: Mapping[str, Any],
+        explain: Explaining | None = None,
     ) -> None:
         self.folder, self.summary, self.samples, self.documents = folder, summary, samples, documents
+        self.explain = explain
         self.records: dict[str, dict[str, Record]] = {}
 
     def of(self, cell: Cell) -> dict[str, Record]:
@@ -98,7 +117,12 @@ class Album:
         if shown is None:
             return []
         rows = self.interesting(shown, figures[0])
-        return [self.card(sample, won, shown, topic, figures[0]) for sample, won in rows]
+        made = []
+        with steps("explaining", len(rows), 0, shown=self.explain is not None) as advance:
+            for sample, won in rows:
+                made.append(self.card(sample, won, shown, topic, figures[0]))
+                advance(1)
+        return made
 
     def interesting(self, shown: Shown, figure: Figure) -> list[tuple[str, bool]]:
         """The first samples where the score got worse, then some where it did not, of different tiles."""
@@ -122,6 +146,7 @@ class Album:
         cells = (shown.plain, shown.other, *shown.more)
         said = [(c, self.of(c)[sample]) for c in cells if sample in self.of(c)]
         relevant = set(known.get("relevant", ()))
+        grounds = [self.grounds(shown.plain, plain, known), self.grounds(shown.other, other, known)]
         return Card(
             sample=sample,
             kind=plain.kind,
@@ -129,21 +154,46 @@ class Album:
             references=tuple(known.get("references", ())),
             outcome=f"{figure.title} {scored(plain, figure)} → {scored(other, figure)}",
             won=won,
-            pictures=tuple(self.pictures(known.get("tile"), other.image)),
+            pictures=(
+                *self.pictures(known.get("tile"), other.image),
+                *self.heats(shown, known, (plain, other), grounds),
+            ),
             lists=(
-                self.listing(titled(shown.plain), plain.refined, relevant, topic),
-                self.listing(titled(shown.other), other.refined, relevant, topic),
+                self.listing(titled(shown.plain), plain.refined, relevant, topic, grounds[0]),
+                self.listing(titled(shown.other), other.refined, relevant, topic, grounds[1]),
             ),
             answers=tuple(Said(titled(c), r.answer, right(r)) for c, r in said if r.answer is not None)[:ANSWERS],
         )
 
-    def listing(self, caption: str, ranking: Ranking, relevant: set[str], topic: str) -> Listing:
+    def image(self, record: Record, known: Mapping[str, Any]) -> Path | None:
+        """The file that was judged."""
+        name = record.image or known.get("tile")
+        return self.folder / name if name and (self.folder / name).exists() else None
+
+    def grounds(self, cell: Cell, record: Record, known: Mapping[str, Any]) -> Grounds | None:
+        image = self.image(record, known)
+        if self.explain is None or image is None or not record.answer:
+            return None
+        return self.explain(cell.id, known.get("question", ""), image, record.refined, record.answer)
+
+    def heats(
+        self, shown: Shown, known: Mapping[str, Any], records: Sequence[Record], grounds: Sequence[Grounds | None]
+    ) -> Iterator[Picture]:
+        for cell, record, found in zip((shown.plain, shown.other), records, grounds, strict=True):
+            image = self.image(record, known)
+            if found is not None and image is not None:
+                title = f"what the answer rests on, {titled(cell)}"
+                yield Picture(title, f"heat map: {title}", encode(overlay(image, found.heat)))
+
+    def listing(
+        self, caption: str, ranking: Ranking, relevant: set[str], topic: str, grounds: Grounds | None
+    ) -> Listing:
         def entry(id: str, score: float) -> Entry:
             known = self.documents.get(id, {})
             title = known.get("title") or known.get("text", "")[:60] or id
             return Entry(title, score, known.get("topic") == topic, id in relevant)
 
-        return Listing(caption, tuple(entry(id, score) for id, score in ranking))
+        return Listing(caption, tuple(entry(id, score) for id, score in ranking), shades(grounds))
 
     def pictures(self, tile: str | None, attacked: str | None) -> list[Picture]:
         """Clean, attacked, difference × 10 and opacity map: whichever of them there are."""
@@ -162,6 +212,14 @@ class Album:
         if cover.exists():
             found.append(Picture("cloud map", "opacity of the clouds, white is opaque", uri(cover)))
         return found
+
+
+def shades(grounds: Grounds | None) -> tuple[tuple[Shade, ...], ...]:
+    if grounds is None:
+        return ()
+    top = max((s.loss for row in grounds.read for s in row), default=0.0)
+    full = max(top, LEAST)
+    return tuple(tuple(Shade(s.text, max(s.loss, 0.0) / full, s.loss) for s in row) for row in grounds.read)
 
 
 def choose(summary: Summary, figure: Figure) -> Shown | None:

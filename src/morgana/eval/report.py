@@ -10,6 +10,7 @@ from typing import Any
 from morgana.eval.cards import Album
 from morgana.eval.curves import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, charts
 from morgana.eval.folder import read_run
+from morgana.eval.grounds import Explaining
 from morgana.eval.labels import NOTHING
 from morgana.eval.records import read_json
 from morgana.eval.runner import SCHEMA
@@ -17,6 +18,7 @@ from morgana.eval.scoring import Figure
 from morgana.eval.summary import Cell, Row, Summary, interval
 from morgana.eval.verdict import p_value, verdict
 from morgana.files import write_bytes
+from morgana.generation.explaining import Explainer
 
 
 @dataclass(frozen=True)
@@ -30,14 +32,16 @@ class Line:
     defended: bool
 
 
-def write_report(folder: Path | str) -> Path:
+def write_report(folder: Path | str, explainer: Explainer | None = None, device: str | None = None) -> Path:
     """Write `report.html` into a run's folder and return its path.
 
-    Raises StoreError if the folder holds no finished run.
+    With an `explainer` its samples show what the answers rest on: heat over the image, and a shade on every sentence
+    that was read; the generators of the run are loaded and asked again. Raises StoreError if the folder holds no
+    finished run.
     """
     folder = Path(folder)
     raw, summary = read_run(folder)
-    page = render(view(folder, raw, summary))
+    page = render(view(folder, raw, summary, explainer, device))
     path = folder / "report.html"
     write_bytes(path, page.encode())
     return path
@@ -53,10 +57,17 @@ def render(values: dict[str, Any]) -> str:
     return environment.from_string(template).render(**values)
 
 
-def view(folder: Path, raw: dict[str, Any], summary: Summary) -> dict[str, Any]:
+def view(
+    folder: Path,
+    raw: dict[str, Any],
+    summary: Summary,
+    explainer: Explainer | None = None,
+    device: str | None = None,
+) -> dict[str, Any]:
     samples = read_json(folder / "samples.json", SCHEMA)["samples"]
     documents = read_json(folder / "documents.json", SCHEMA)["documents"]
     topic = topics(raw)
+    explain = Explaining(explainer, {e["id"]: e for e in raw["experiments"]}, device) if explainer is not None else None
     return {
         "title": summary.name,
         "about": summary.about.strip(),
@@ -70,7 +81,8 @@ def view(folder: Path, raw: dict[str, Any], summary: Summary) -> dict[str, Any]:
         "charts": charts(summary),
         "splits": [split(s, summary) for s in raw["propagation"]],
         "recoveries": [{**r, "labels": labelled(r["id"], summary)} for r in raw["recorruption"]],
-        "cards": Album(folder, summary, samples, documents).cards(topic),
+        "cards": Album(folder, summary, samples, documents, explain).cards(topic),
+        "explainer": repr(explainer) if explainer is not None else "",
         "cells": summary.cells,
         "topic": topic,
         "plot": {"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM},
