@@ -47,6 +47,18 @@ def test_the_right_article_is_among_three_of_other_kinds(world):
         assert all(d.metadata["kind"] != item.kind for d in others)
 
 
+def test_a_rival_is_another_site_of_the_same_kind(tmp_path, monkeypatch):
+    monkeypatch.setenv("MORGANA_CACHE", str(tmp_path))
+    world = Atlas(sites=60, weather="clear")
+    found = [(item, contexts(world, item, rival=True)) for item in world.questions()]
+    assert any(hits == () for _, hits in found)  # no other site of the kind
+    for item, hits in found:
+        if hits:
+            kinds = [h.document.metadata["kind"] for h in hits]
+            assert kinds.count(item.kind) == 2
+            assert len({h.document.id for h in hits} - {item.relevant[0]}) == 2
+
+
 def test_the_other_image_is_of_another_kind(world):
     items = world.questions()
     by_image = {i.query.image: i.kind for i in items}

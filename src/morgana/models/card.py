@@ -65,6 +65,10 @@ def judge_generator(generator: Generator, sites: int = 240, seed: int = 0) -> li
     items = world.questions()
     hits = [contexts(world, item) for item in items]
     rows = list(scored("", items, answers(generator, items, hits)))
+    known = [item for item in items if item.question.kind == "knowledge"]
+    rivals = [(item, found) for item in known if (found := contexts(world, item, rival=True))]
+    alike = [item for item, _ in rivals]
+    rows += scored(" beside another of its kind", alike, answers(generator, alike, [found for _, found in rivals]))
     visual = [i for i, item in enumerate(items) if item.question.kind in ("visual", "presence")]
     others = [elsewhere(items, i) for i in visual]
     swapped = [
@@ -74,8 +78,8 @@ def judge_generator(generator: Generator, sites: int = 240, seed: int = 0) -> li
     rows += scored(" with another site's image", swapped, answers(generator, swapped, [hits[i] for i in visual]))
     places = {place.number: place for place in world.places}
     pairs = [(item, truth(item.question, places[o.site])) for item, o in zip(swapped, others, strict=True)]
-    known = [(item, text) for item, text in pairs if text is not None]
-    rows += scored(", true of that image", [item for item, _ in known], [text for _, text in known])
+    told = [(item, text) for item, text in pairs if text is not None]
+    rows += scored(", true of that image", [item for item, _ in told], [text for _, text in told])
     return rows
 
 
@@ -95,13 +99,22 @@ def truth(question: Question, place: Site) -> str | None:
     return getattr(group, question.about) if group else ""
 
 
-def contexts(world: Atlas, item: Item) -> Hits:
-    """The right article and two of sites of other kinds, in an order that follows from the question."""
+def contexts(world: Atlas, item: Item, *, rival: bool = False) -> Hits:
+    """The right article and two of sites of other kinds, in an order that follows from the question.
+
+    With a `rival` one of the two is of a site of the same kind; none at all if there is no such site.
+    """
     draw = rng(world.seed, "card", item.query.id)
     by_id = {d.id: d for d in world.documents()}
-    sites = [d for d in by_id.values() if d.metadata["topic"] == "site" and d.metadata["kind"] != item.kind]
-    chosen: list[Document] = [by_id[item.relevant[0]]]
-    chosen += [sites[int(i)] for i in draw.choice(len(sites), OTHERS, replace=False)]
+    right: Document = by_id[item.relevant[0]]
+    sites = [d for d in by_id.values() if d.metadata["topic"] == "site" and d is not right]
+    others = [d for d in sites if d.metadata["kind"] != item.kind]
+    chosen = [right, *(others[int(i)] for i in draw.choice(len(others), OTHERS, replace=False))]
+    if rival:
+        same = [d for d in sites if d.metadata["kind"] == item.kind]
+        if not same:
+            return ()
+        chosen[1] = same[int(draw.integers(len(same)))]
     return tuple(Hit(chosen[int(i)], 0.5) for i in draw.permutation(len(chosen)))
 
 
