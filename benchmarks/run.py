@@ -15,6 +15,7 @@ import torch
 from _measure import Setting
 
 NAMES = (
+    "atlas",
     "index_build",
     "index_store",
     "search",
