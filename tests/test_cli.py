@@ -218,6 +218,12 @@ def test_bad_images_are_left_out_of_an_index_and_named(tmp_path, tiny_clip_folde
     about = json.loads(out)
     assert (about["documents"], about["quarantined"]) == (1, 1)
     assert "left out empty.png" in err
+    assert run(["index", "info", str(tmp_path / "p.index"), "--quarantine", "--json"], debug=True) == 0
+    (left_out,) = json.loads(capsys.readouterr().out)
+    assert left_out["id"] == "empty.png"
+    assert "is empty (0 bytes)" in left_out["reason"]
+    assert run(["index", "info", str(tmp_path / "p.index"), "--quarantine"], debug=True) == 0
+    assert "empty.png" in capsys.readouterr().out
 
 
 # what it refuses -----------------------------------------------------------------------------------------------------

@@ -13,11 +13,9 @@ from morgana.types import Document, Hit, Query
 class Witness:
     """Its loss is 2 nats, less what each of two words in the articles is worth to it."""
 
-    worth = {"Bluewater": 1.5, "quay": 0.25}
-
     def loss(self, pixels, query, hits, text):
         said = " ".join(hit.document.text for hit in hits)
-        return torch.tensor([2.0 - sum(value for word, value in self.worth.items() if word in said)])
+        return torch.tensor([2.0 - 1.5 * ("Bluewater" in said) - 0.25 * ("quay" in said)])
 
 
 HITS = (

@@ -85,21 +85,32 @@ def build(
     for id, why in left_out[:3]:
         tell(f"left out {id}: {why}")
     if len(left_out) > 3:
-        tell(f"and {len(left_out) - 3} more; the index's quarantine lists them all")
+        tell(f"and {len(left_out) - 3} more; list them: morgana index info {out} --quarantine")
     describe(made, json)
 
 
 @index.command()
-def info(folder: IndexFolder, json: AsJSON = False) -> None:
+def info(
+    folder: IndexFolder,
+    quarantine: Annotated[bool, typer.Option("--quarantine", help="List what was left out, and why, instead.")] = False,
+    json: AsJSON = False,
+) -> None:
     """Say what an index holds and what built it.
 
     \b
-    Example:
+    Examples:
       morgana index info atlas.index --json
+      morgana index info my.index --quarantine
     """
     from morgana.index import Index
 
-    describe(Index.open(folder), json)
+    opened = Index.open(folder)
+    if not quarantine:
+        describe(opened, json)
+    elif json:
+        say_json([{"id": id, "reason": reason} for id, reason in opened.quarantine()])
+    else:
+        table("", ("left out", "why"), [[id, reason] for id, reason in opened.quarantine()])
 
 
 @index.command()
