@@ -3,6 +3,7 @@
 # make check   format, lint, types, layers, generated docs
 # make docs    write the generated parts of the docs again
 # make bench   speed, as ratios to bare loops
+# make slow    the tests that take minutes: kills at 50 instants, a Ray cluster, 50,000 images
 # make peers   compare with other attack libraries, and run mteb's check of a model
 # make clean   remove what these made
 #
@@ -17,7 +18,7 @@ STAMP := .venv/.installed
 OUT ?= demo
 TESTS ?= -n auto --dist loadfile
 
-.PHONY: help demo test check docs bench peers clean
+.PHONY: help demo test check docs bench slow peers clean
 help:
 	@sed -n 's/^# //p' Makefile
 
@@ -39,6 +40,10 @@ docs: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/run.py
+
+slow: $(STAMP)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt ray
+	$(BIN)/python -m pytest -q -m slow
 
 peers: $(STAMP)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt foolbox mteb

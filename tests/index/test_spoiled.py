@@ -4,11 +4,14 @@ import io
 import json
 import tarfile
 
+import pyarrow as arrow
 import pytest
 from building import ENCODER, pictures, quietly
+from pyarrow import parquet
 
 from morgana.corpus.image_folder import ImageFolder
 from morgana.corpus.jsonlines import JSONLines
+from morgana.corpus.parquet import Parquet
 from morgana.corpus.webdataset import WebDataset
 from morgana.types import StoreError
 
@@ -33,11 +36,6 @@ def outside(root):
 
 
 def rows(root):
-    arrow = pytest.importorskip("pyarrow")
-    from pyarrow import parquet
-
-    from morgana.corpus.parquet import Parquet
-
     path = root / "a.parquet"
     parquet.write_table(arrow.table({"text": ["fog", "", "mist"], "image": [None, "/etc/passwd", None]}), path)
     return Parquet(str(path)), f"{path}:1", "lies outside"
@@ -68,11 +66,6 @@ def test_a_bad_row_is_listed_and_the_others_are_built(tmp_path, make, fold):
 
 
 def test_a_full_disk_is_no_fault_of_a_row(tmp_path, little_space):
-    arrow = pytest.importorskip("pyarrow")
-    from pyarrow import parquet
-
-    from morgana.corpus.parquet import Parquet
-
     parquet.write_table(arrow.table({"image": [b"x" * 100_000], "text": ["fog"]}), tmp_path / "a.parquet")
     with little_space(50_000), pytest.raises(StoreError, match="cannot write"):
         quietly(Parquet(str(tmp_path / "a.parquet")), ENCODER, tmp_path / "index")
