@@ -18,10 +18,10 @@ from bair import PATCH, QUESTION, SIDE, random_llava
 
 from morgana.generation.attention import calibrating, intervening
 from morgana.generation.interventions.bair import BAIR
-from morgana.generation.layout import Layout
+from morgana.generation.layout import Layout, edge
 from morgana.generation.prompts import Spans
 from morgana.generation.view import Reference, View
-from morgana.generation.visual import Probe, edge
+from morgana.generation.visual import Probe
 from morgana.spec import parse
 
 FEW = ("BAIR()", "MADRAG()", "GIFT()")  # they edit the last prompt row, or the question's
@@ -170,7 +170,7 @@ def bisected(at: Callable[[float], torch.Tensor], wanted: float) -> float:
 
 def penalised(text: torch.Tensor) -> torch.Tensor:
     count = len(text)
-    width = int(edge(text, torch.tensor(count)).item())
+    width = int(edge(torch.tensor(count)).item())
     mean = text.mean()
     first, last = ((part.mean() - mean).relu() for part in (text[:width], text[count - width :]))
     along = 2 * torch.arange(1, count + 1) / count

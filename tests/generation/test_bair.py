@@ -181,3 +181,21 @@ def test_inside_a_model_every_layer_and_head_hits_its_target(folder, pixels, que
         mass = probe.log_odds[layer].sigmoid()
         torch.testing.assert_close(mass, bare.log_odds[layer].sigmoid(), atol=2e-6, rtol=0)
         torch.testing.assert_close(probe.sharpness[layer], bare.sharpness[layer].clamp(max=0.99), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["even", "one token stands out", "two halves", "two tokens nearly tie"])
+@pytest.mark.parametrize("count", [3, 144, 2880])
+def test_the_scale_is_found_on_rows_of_any_shape(kind, count):
+    made = torch.randn(1, 16, 1, count, dtype=torch.float64, generator=torch.Generator().manual_seed(count))
+    if kind == "one token stands out":
+        made = made * 0.1 + 20 * (torch.arange(count) == 0)
+    elif kind == "two halves":
+        made = made * 0.01 + 5 * (torch.arange(count) < count // 2)
+    elif kind == "two tokens nearly tie":
+        made = made * 0.001 + 3 * (torch.arange(count) < 2)
+    shape = torch.nn.functional.silu((made - made.mean(-1, keepdim=True)) / made.std(-1, keepdim=True))
+    mask, total = torch.ones(1, 1, 1, count, dtype=torch.bool), torch.full((1, 1, 1, 1), count)
+    wanted = torch.linspace(0, 0.99, 16, dtype=torch.float64)[None, :, None, None]
+    scale = solve(shape, mask, total, wanted)
+    best = sharpness(100 * shape, total)
+    torch.testing.assert_close(sharpness(scale * shape, total), torch.minimum(wanted, best), atol=1e-6, rtol=0)

@@ -1,6 +1,7 @@
 """Each method against its equation, written again in plain Python on float64 rows."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from morgana.generation.interventions.image_masks import ModalityMutual, NAAViT,
 from morgana.generation.interventions.mad_rag import MADRAG
 from morgana.generation.interventions.var import VAR
 from morgana.generation.interventions.wrappers import InHeads, InLayers, Scaled
-from morgana.generation.layout import Layout
+from morgana.generation.layout import Columns, Layout
 from morgana.generation.needs import Layers
 from morgana.generation.prompts import Spans
 from morgana.generation.view import Reference, View
@@ -345,3 +346,28 @@ def test_wrappers_narrow_and_weaken(scores):
 def test_settings_out_of_range_are_refused(build):
     with pytest.raises(SpecError):
         build()
+
+
+def test_columns_that_follow_one_another_are_read_and_written_as_any_others_are():
+    scores = torch.randn(2, HEADS, 3, N, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
+    run = Columns.of([range(4, 11)] * 2, CPU)
+    chosen = replace(run, run=None)
+    assert run.run == slice(4, 11)
+    assert LAYOUT.visual.run is None
+    assert Columns.of([[4, 6, 7]] * 2, CPU).run is None
+    more = torch.randn(2, HEADS, 3, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
+    assert torch.equal(run.take(scores), chosen.take(scores))
+    assert torch.equal(run.put(scores, more), chosen.put(scores, more))
+    before = scores.clone()
+    assert torch.equal(run.add(scores, more), chosen.add(scores, more))
+    assert torch.equal(scores, before)
+    torch.testing.assert_close(run.sum(scores), chosen.sum(scores))
+
+
+def test_cmai_keeps_the_gazes_of_one_layer_when_no_decoding_follows(scores):
+    kept, dropped = {}, {}
+    for layer in range(3):
+        again = CMAI(0.4).edit(scores, view(layer, memory=kept))
+        assert torch.equal(CMAI(0.4).edit(scores, view(layer, memory=dropped, cached=False)), again)
+    assert list(kept) == [0, 1, 2]
+    assert list(dropped) == [2]

@@ -60,6 +60,7 @@ class Block:
     stop: int = 0
     memories: list[dict[Any, Any]] = field(default_factory=list)
     hidden: Tensor | None = None
+    cached: bool = True  # the running pass keeps its keys and values
     known: dict[tuple[tuple[int, ...], int, int], Rows] = field(default_factory=dict)
     angles: Any = None  # rotary positions, see _positions
     among: Tensor | None = None  # (B, M) which of the pass's first tokens a pruner has left; None: all
@@ -127,6 +128,7 @@ class Block:
             hidden=self.hidden if self.needs[i].hidden else None,
             memory=self.memories[i],
             calibrating=self.calibrating,
+            cached=self.cached,
             model=self.model,
             **more,
         )

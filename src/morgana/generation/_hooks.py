@@ -23,6 +23,7 @@ def hooked(block: Block) -> Iterator[None]:
     wanted = [needs.at for needs in block.needs]
     rest = ExitStack()
     try:
+        handles.append(decoder(block.model).register_forward_pre_hook(partial(keep, block), with_kwargs=True))
         for layer, module in enumerate(decoder(block.model).layers):
             if any(needs.hidden and layer in needs.layers.of(block.depth) for needs in block.needs):
                 handles.append(module.register_forward_pre_hook(partial(notice, block), with_kwargs=True))
@@ -76,6 +77,13 @@ def running(block: Block) -> Block | None:
     """The block that a hook of `block` acts for: itself, or a branch that reads again for it."""
     now = current.get()
     return now if now is not None and block in (now, now.root) else None
+
+
+def keep(block: Block, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    if now := running(block):
+        wanted = kwargs.get("use_cache")
+        wanted = module.config.use_cache if wanted is None else wanted
+        now.cached = bool(wanted) or kwargs.get("past_key_values") is not None
 
 
 def notice(block: Block, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

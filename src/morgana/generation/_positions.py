@@ -65,11 +65,16 @@ def cos_sin(rotary: Any, positions: Tensor, factor: Tensor) -> tuple[Tensor, Ten
     cos, sin = rotary.forward(torch.zeros(1, dtype=torch.float32, device=factor.device), moved)
     scale = getattr(rotary, "attention_scaling", 1.0)
     shape = (batch, groups, keys, cos.shape[-1])
-    return cos.reshape(shape) / scale, sin.reshape(shape) / scale
+    if scale != 1:
+        cos, sin = cos / scale, sin / scale
+    return cos.reshape(shape), sin.reshape(shape)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """(B, H, N, D) turned, in the halves that transformers pairs; each of G turns serves H / G heads."""
-    cos, sin = (t.repeat_interleave(x.shape[1] // t.shape[1], 1) for t in (cos, sin))
-    low, high = x.float().chunk(2, -1)
-    return (x * cos + torch.cat([-high, low], -1) * sin).to(x.dtype)
+    wide = x.to(torch.promote_types(x.dtype, cos.dtype))
+    if (share := x.shape[1] // cos.shape[1]) > 1:
+        cos, sin = (t.repeat_interleave(share, 1) for t in (cos, sin))
+    low, high = wide.chunk(2, -1)
+    made = wide * cos.to(wide.dtype)
+    return made.addcmul_(torch.cat([-high, low], -1), sin.to(wide.dtype)).to(x.dtype)

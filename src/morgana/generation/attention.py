@@ -18,7 +18,7 @@ from torch import Tensor
 from morgana.generation._block import Block, Intervention, current, merged
 from morgana.generation._hooks import hooked
 from morgana.generation._positions import turned
-from morgana.generation._products import attention, grouped, masks, scores
+from morgana.generation._products import attention, differing, grouped, masks, scores
 from morgana.generation._rows import Rows
 from morgana.generation.layout import Layout
 from morgana.generation.prompts import Spans
@@ -130,8 +130,9 @@ def attend(
     masking, scoring = block.active("mask", layer), block.active("scores", layer)
     rows = block.rows((*masking, *scoring))
     with torch.autocast(query.device.type, enabled=False):
-        for piece in rows.pieces(query.shape[1], key.shape[2]):
-            before = masks(piece.index, attention_mask, block.first, block.stop, kwargs.get("sliding_window"))
+        for piece in rows.pieces(query.shape[1] if scoring else 1, key.shape[2]):  # a mask is one for all heads
+            window = kwargs.get("sliding_window")
+            before = masks(piece.index, attention_mask, block.first, block.stop, window, piece.even)
             allowed = edited(block, before, layer, piece, masking, 0)
             if scoring:
                 redone = rescored(block, layer, piece, (query, key, value), before, allowed, kwargs.get("scaling"))
@@ -158,9 +159,9 @@ def remasked(
 ) -> tuple[Tensor, Tensor] | None:
     """The rows (B, R, H, D) under an edited mask, and which of them it changed (B, R, H); None if none."""
     query, key, value = states
-    changed = (allowed != before).any(-1).expand(-1, query.shape[1], -1).transpose(1, 2)
-    if allowed is before or not changed.any():
+    if allowed is before or not (changed := differing(allowed, before)).any():
         return None
+    changed = changed.expand(-1, query.shape[1], -1).transpose(1, 2)
     return attention(piece.take(query), key, value, allowed, scaling).transpose(1, 2), changed
 
 
@@ -176,11 +177,12 @@ def rescored(
     """The rows (B, R, H, D) with edited scores, and which of them changed (B, R, H); None if none."""
     query, key, value = states
     raw = scores(piece.take(query), key, scaling)
-    plain = raw + before
+    made = None if allowed is before else raw + allowed
+    plain = raw.add_(before)
     scoring = block.active("scores", layer)
-    made = plain if allowed is before else raw + allowed
+    made = plain if made is None else made
     made = edited(block, made, layer, piece, scoring, len(piece.owned) - len(scoring))
     if made is plain:
         return None
-    changed = (made != plain).any(-1).transpose(1, 2)
+    changed = differing(made, plain).transpose(1, 2)
     return grouped(made.softmax(-1).to(value.dtype), value).transpose(1, 2), changed

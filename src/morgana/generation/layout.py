@@ -11,14 +11,20 @@ from torch import Tensor
 
 from morgana.generation.prompts import Spans
 
+EDGE = 0.2  # of the text at either end: the boundary tokens of BAIR
+
 
 @dataclass(frozen=True, eq=False)
 class Columns:
-    """Some columns of every row of the batch: `index` (B, K), of which `valid` (B, K) are real; the rest is filling."""
+    """Some columns of every row of the batch: `index` (B, K), of which `valid` (B, K) are real; the rest is filling.
+
+    `run` is where they follow one another, at the same place in every prompt: a slice then, much faster than a choice.
+    """
 
     index: Tensor
     valid: Tensor
     full: bool  # nothing is filling
+    run: slice | None
 
     @classmethod
     def of(cls, rows: Sequence[Sequence[int]], device: torch.device) -> Columns:
@@ -28,7 +34,14 @@ class Columns:
         for i, row in enumerate(rows):
             index[i, : len(row)] = torch.tensor(row, dtype=torch.long)
             valid[i, : len(row)] = True
-        return cls(index.to(device), valid.to(device), all(len(row) == widest for row in rows))
+        first = list(rows[0])
+        even = (
+            all(list(row) == first for row in rows) and first == list(range(first[0], first[-1] + 1))
+            if first
+            else False
+        )
+        run = slice(first[0], first[-1] + 1) if even else None
+        return cls(index.to(device), valid.to(device), all(len(row) == widest for row in rows), run)
 
     @cached_property
     def mask(self) -> Tensor:
@@ -42,9 +55,25 @@ class Columns:
 
     def take(self, scores: Tensor) -> Tensor:
         """(B, H, R, K) scores of these columns, -inf where they are filling."""
+        if self.run is not None:
+            return scores[..., self.run]
         index = self.index[:, None, None].expand(-1, *scores.shape[1:3], -1)
         taken = scores.gather(-1, index)
         return taken if self.full else taken.masked_fill(~self.mask, float("-inf"))
+
+    def add(self, scores: Tensor, values: Tensor) -> Tensor:
+        """Scores (B, H, R, N) with `values`, broadcastable to (B, H, R, K), added in these columns."""
+        if self.run is not None:
+            made = scores.clone()
+            made[..., self.run] += values
+            return made
+        return self.put(scores, self.take(scores) + values)
+
+    def sum(self, weights: Tensor) -> Tensor:
+        """(B, H, R, 1) what these columns have of weights (B, H, R, N)."""
+        if self.run is not None:
+            return weights[..., self.run].sum(-1, keepdim=True)
+        return weights @ self.among(weights.shape[-1]).to(weights.dtype).transpose(2, 3)
 
     def among(self, count: int) -> Tensor:
         """(B, 1, 1, N) which of N columns these are."""
@@ -58,6 +87,8 @@ class Columns:
 
     def put(self, scores: Tensor, values: Tensor) -> Tensor:
         """Scores (B, H, R, N) with `values` (B, H, R, K) in these columns."""
+        if self.run is not None:
+            return torch.cat([scores[..., : self.run.start], values, scores[..., self.run.stop :]], -1)
         index = self.index[:, None, None].expand(-1, *scores.shape[1:3], -1)
         if self.full:
             return scores.scatter(-1, index, values)
@@ -95,6 +126,26 @@ class Layout:
     def text(self) -> Columns:
         """Every other token of the prompt, in order, padding left out."""
         return Columns.of([words(s) for s in self.spans], self.device)
+
+    @cached_property
+    def ends(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The text's two ends: weights (B, 1, L, 1) that average the first and the last of them, and slopes.
+
+        Slopes (B, 1, 1, L) are relu(2j/L - 1)² and relu(1 - 2j/L)² for j from 1 to L, 0 on filling.
+        """
+        place = torch.arange(1, self.text.index.shape[1] + 1, device=self.device)
+        count, mask, width = self.text.count.double(), self.text.mask, edge(self.text.count).double()
+        first, last = place <= width, (place > count - width) & mask
+        along = 2 * place / count - 1
+        weights = ((x / width).transpose(2, 3) for x in (first, last))
+        rising, falling = ((x.relu().square() * mask) for x in (along, -along))
+        first, last = weights
+        return first, last, rising, falling
+
+
+def edge(count: Tensor) -> Tensor:
+    """Tokens in each boundary of a text of so many: a fifth, rounded down, at least one."""
+    return (count * EDGE).floor().clamp(min=1)
 
 
 def words(spans: Spans) -> list[int]:

@@ -46,6 +46,7 @@ class View:
     hidden: Tensor | None = None  # (B, Q, D) what the layer was given, if asked for
     memory: dict[Any, Any] = field(default_factory=dict)
     calibrating: bool = False
+    cached: bool = True  # decoding may follow: what only a later pass asks for need not be kept otherwise
     model: Any = None
     states: tuple[Tensor, Tensor] | None = None  # queries and keys of the pass, for "positions"
     inputs: dict[str, Any] = field(default_factory=dict)  # of the model's call, for "logits"

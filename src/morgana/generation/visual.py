@@ -7,11 +7,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from morgana.generation.layout import Layout
+from morgana.generation.layout import Layout, edge
 from morgana.generation.needs import Needs
 from morgana.generation.view import Reference, View
-
-EDGE = 0.2  # of the text at either end: the boundary tokens of BAIR
 
 
 def sharpness(logits: Tensor, count: Tensor) -> Tensor:
@@ -22,11 +20,6 @@ def sharpness(logits: Tensor, count: Tensor) -> Tensor:
     log_p = logits.log_softmax(-1)
     entropy = -(log_p.exp() * log_p.masked_fill(log_p.isneginf(), 0)).sum(-1, keepdim=True)
     return torch.where(count > 1, 1 - entropy / count.clamp(min=2).to(logits.dtype).log(), 1.0)
-
-
-def edge(text: Tensor, count: Tensor) -> Tensor:
-    """Tokens (…, 1) in each boundary: a fifth of the text, rounded down, at least one."""
-    return (count * EDGE).floor().clamp(min=1)
 
 
 @dataclass(eq=False)
@@ -48,7 +41,7 @@ class Probe:
         self.layout, self.scores[layer] = layout, scores
         text, place = layout.text.take(scores), torch.arange(layout.text.index.shape[1], device=scores.device)
         all_text = text.logsumexp(-1, keepdim=True)
-        width, count = edge(text, layout.text.count), layout.text.count
+        width, count = edge(layout.text.count), layout.text.count
         outer = ((place < width) | ((place >= count - width) & (place < count))).expand_as(text)
         ends = text.masked_fill(~outer, float("-inf")).logsumexp(-1, keepdim=True)
         seen = layout.visual.take(scores)

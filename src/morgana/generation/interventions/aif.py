@@ -56,8 +56,7 @@ class AIF:
             peaks = torch.stack([view.memory["peaks"][i] for i in sorted(view.memory["peaks"])])
             view.memory["hidden"] = unimportant(peaks, view.memory["total"], visual, self.ratio)
         hidden: Tensor = view.memory["hidden"][:, None, None] & visual.mask
-        kept = visual.take(x)
-        return visual.put(x, kept.masked_fill(hidden, -math.inf))
+        return visual.add(x, torch.where(hidden, -math.inf, 0.0))
 
     def watch(self, scores: Tensor, view: View) -> None:
         """The largest attention (B, V) of each layer, and the sum over layers and rows."""

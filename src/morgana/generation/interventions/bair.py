@@ -8,14 +8,12 @@ from torch import Tensor
 from morgana.generation.layout import Layout
 from morgana.generation.needs import Needs
 from morgana.generation.view import Reference, View
-from morgana.generation.visual import edge
 from morgana.spec import part
 from morgana.types import SpecError
 
-HOTTEST = 100.0  # the largest scale T that the search tries
-HALVINGS = 30  # of [0, 100]: T to 1e-7, far below the paper's tolerance of 1e-4 in sharpness
+SCALES = (0.0, *(10 ** (-2 + 4 * i / 23) for i in range(24)))  # T is sought between two of these, up to 100
+STEPS = 5  # then: to 1e-8 in sharpness on the worst rows that we could build, where the paper allows 1e-4
 SHARPEST = 0.99
-COLD = -1e30  # the score of filling, far below any other at any scale, and finite
 
 
 @part
@@ -89,47 +87,47 @@ def restore(seen: Tensor, text: Tensor, layout: Layout, log_odds: Tensor, sharp:
 
 
 def solve(shape: Tensor, mask: Tensor, count: Tensor, sharp: Tensor) -> Tensor:
-    """T in [0, 100] with sharpness(softmax(T shape)) = sharp, by bisection over every row at once, (B, H, R, 1).
+    """T in [0, 100] with sharpness(softmax(T shape)) = sharp, for every row at once, (B, H, R, 1).
 
-    A row that cannot be that sharp gets 100. The gradient is that of the implicit function, one Newton step.
+    All of SCALES at a time say between which two it lies, and Newton's steps on the root of the sharpness, which begins
+    as a line, where. A row that cannot be that sharp gets 100. The gradient is that of the implicit function.
     """
-
     peak = shape.masked_fill(~mask, float("-inf")).amax(-1, keepdim=True)
-    below = (shape - peak).masked_fill(~mask, COLD)
+    below = (shape - peak).masked_fill(~mask, 0)
+    powers = torch.stack([mask.expand_as(below).to(below.dtype), below, below.square()], -1)
     widest = count.clamp(min=2).to(shape.dtype).log()
 
-    def at(scale: Tensor) -> Tensor:  # sharpness, in few and small steps: most of BAIR's time is here
-        heat = scale * below
-        weight = heat.exp()
-        total = weight.sum(-1, keepdim=True)
-        return 1 - (total.log() - (weight * heat).sum(-1, keepdim=True) / total) / widest
+    def at(scale: Tensor) -> tuple[Tensor, Tensor]:  # sharpness and its slope at scales (B, H, R, K)
+        weight = (scale[..., None] * below[..., None, :]).exp()
+        total, first, second = (weight @ powers).unbind(-1)
+        total = total.clamp(min=1)  # the peak's own weight; less only where nothing is
+        mean = first / total
+        return 1 - (total.log() - scale * mean) / widest, scale * (second / total - mean.square()) / widest
 
     with torch.no_grad():
-        low = torch.zeros_like(peak)
-        high = torch.full_like(low, HOTTEST)
-        for _ in range(HALVINGS):
-            middle = (low + high) / 2
-            short = at(middle) < sharp
-            low, high = torch.where(short, middle, low), torch.where(short, high, middle)
-        scale = (low + high) / 2
+        grid = torch.tensor(SCALES, dtype=shape.dtype, device=shape.device)
+        place = (at(grid[1:].expand(*shape.shape[:-1], -1))[0] < sharp).sum(-1, keepdim=True)
+        low, high = grid[place], grid[(place + 1).clamp(max=len(SCALES) - 1)]
+        scale, wanted = (low + high) / 2, sharp.sqrt()
+        for _ in range(STEPS):
+            found, slope = at(scale)
+            root = found.clamp(min=0).sqrt()
+            scale = (scale + 2 * root * (wanted - root) / slope.clamp(min=1e-12)).clamp(low, high)
     if not (shape.requires_grad or sharp.requires_grad):
         return scale
-    with torch.no_grad():
-        p = (scale * below).softmax(-1)
-        mean = (p * shape).sum(-1, keepdim=True)
-        slope = scale * (p * (shape - mean).square()).sum(-1, keepdim=True) / widest
-    step = torch.where(slope > 1e-6, (at(scale) - sharp) / slope.clamp(min=1e-6), 0.0)
+    found, slope = at(scale)
+    step = torch.where(slope > 1e-6, (found - sharp) / slope.detach().clamp(min=1e-6), 0.0)
     return scale - (step - step.detach())
 
 
 def penalty(text: Tensor, layout: Layout, safe_tail: int) -> Tensor:
     """What text scores (B, H, R, L) lose: by how much the first and last fifth exceed the mean, rising to the ends."""
     mask, count = layout.text.mask, layout.text.count
-    whole, width = clear(text), edge(text, count)
-    place = torch.arange(1, text.shape[-1] + 1, device=text.device).to(text.dtype)
+    first, last, rising, falling = (x.to(text.dtype) for x in layout.ends)
+    whole = clear(text)
     mean = (whole * mask).sum(-1, keepdim=True) / count
-    first = (whole * (place <= width)).sum(-1, keepdim=True) / width
-    last = (whole * ((place > count - width) & mask)).sum(-1, keepdim=True) / width
-    along = 2 * place / count
-    made = (first - mean).relu() * (1 - along).relu().square() + (last - mean).relu() * (along - 1).relu().square()
-    return made * ((place <= count - safe_tail) & mask)
+    made = ((whole @ first - mean).relu() * falling) + ((whole @ last - mean).relu() * rising)
+    if not safe_tail:
+        return made
+    place = torch.arange(1, text.shape[-1] + 1, device=text.device)
+    return made * (place <= count - safe_tail)

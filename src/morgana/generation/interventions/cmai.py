@@ -38,11 +38,13 @@ class CMAI:
         visual = view.layout.visual
         if self.quantile == 0 or not visual.index.shape[-1]:
             return scores
-        focus = self.focus(scores.detach(), view)
-        rank = focus.masked_fill(~visual.valid[:, None], math.inf).argsort(dim=-1, stable=True).argsort(-1)
-        hidden = rank < (self.quantile * visual.valid.sum(-1)).floor()[:, None, None]
-        hidden = hidden & visual.valid[:, None]
-        return visual.put(scores, visual.take(scores).masked_fill(hidden[:, None], -math.inf))
+        count = (self.quantile * visual.valid.sum(-1)).floor().long()[:, None, None]
+        most = int(count.max())
+        focus = self.focus(scores.detach(), view).masked_fill(~visual.valid[:, None], math.inf)
+        least = focus.topk(most, largest=False, sorted=not visual.full).indices
+        lost = torch.where(torch.arange(most, device=count.device) < count, -math.inf, 0.0).expand(least.shape)
+        hidden = torch.zeros_like(focus).scatter_(-1, least, lost.to(focus.dtype))
+        return visual.add(scores, hidden[:, None])
 
     def focus(self, scores: Tensor, view: View) -> Tensor:
         """(B, R, V) for these rows; what earlier rows of the layer attended to is remembered."""
@@ -54,6 +56,8 @@ class CMAI:
             known, gazes = torch.cat([before, rows], 1), torch.cat([gazes, seen], 1)
         else:
             known, gazes = rows, seen
+            if not view.cached:  # nobody comes back to the layers before
+                view.memory.clear()
         view.memory[view.layer] = known, gazes
         through = weight.gather(-1, known.clamp(min=0)[:, None].expand(-1, weight.shape[1], -1))
         through = through * (known >= 0)[:, None]

@@ -47,7 +47,7 @@ class DebiasedAttention:
         if self.aspect is not None:
             lost = math.log(self.padding) if self.padding else -math.inf
             weight = torch.where(padded(visual, self.aspect)[:, None, None], weight + lost, weight)
-        return visual.put(mask, visual.take(mask) + weight)
+        return visual.add(mask, weight)
 
 
 def padded(visual: Columns, aspect: float) -> Tensor:

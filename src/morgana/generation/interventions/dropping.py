@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 from morgana.generation.needs import Depth, Layers, Needs, after_image
@@ -36,10 +37,9 @@ class DropHeads:
         visual, dropped = view.layout.visual, int(self.share * scores.shape[1])
         if not dropped or not visual.index.shape[-1]:
             return scores
-        image = visual.among(scores.shape[-1])
-        mass = (scores.detach().softmax(-1) * image).sum(-1, keepdim=True)
+        mass = visual.sum(scores.detach().softmax(-1))
         least = mass.argsort(dim=1, stable=True).argsort(1) < dropped
-        return scores.masked_fill(least & image, -math.inf)
+        return visual.add(scores, torch.where(least, -math.inf, 0.0))
 
 
 @part
@@ -58,4 +58,5 @@ class DropLayers:
         return Needs(rows=after_image, layers=Layers(self.first, self.stop), at="mask")
 
     def edit(self, mask: Tensor, view: View) -> Tensor:
-        return mask.masked_fill(view.layout.visual.among(mask.shape[-1]), -math.inf)
+        visual = view.layout.visual
+        return visual.add(mask, mask.new_tensor(-math.inf)) if visual.index.shape[-1] else mask

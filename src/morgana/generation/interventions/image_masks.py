@@ -29,11 +29,12 @@ class ModalityMutual:
         return Needs(rows=image, at="mask")
 
     def edit(self, mask: Tensor, view: View) -> Tensor:
-        count, layout = mask.shape[-1], view.layout
-        opened = layout.question.among(count)
-        if self.documents:
-            opened = opened | layout.documents.among(count)
-        return mask.masked_fill(own(view, count) & opened, 0.0)
+        opened = (view.layout.question, view.layout.documents) if self.documents else (view.layout.question,)
+        for columns in opened:
+            if columns.index.shape[-1]:
+                seen = columns.take(mask)
+                mask = columns.put(mask, torch.where(own(view, mask.shape[-1]), 0.0, seen))
+        return mask
 
 
 @part
@@ -52,9 +53,11 @@ class NAAViT:
         return Needs(rows=image, layers=Layers(self.first, self.stop), at="mask")
 
     def edit(self, mask: Tensor, view: View) -> Tensor:
-        count = mask.shape[-1]
-        itself = torch.arange(count, device=mask.device) == view.rows[:, None, :, None]
-        return mask.masked_fill(own(view, count) & view.layout.visual.among(count) & ~itself, -math.inf)
+        visual = view.layout.visual
+        if not visual.index.shape[-1]:
+            return mask
+        other = visual.index[:, None, None] != view.rows[:, None, :, None]
+        return visual.put(mask, visual.take(mask).masked_fill(own(view, mask.shape[-1]) & other, -math.inf))
 
 
 @part
@@ -83,13 +86,12 @@ class NeighbourAware:
         count, visual = mask.shape[-1], view.layout.visual
         if not visual.index.shape[-1]:
             return mask
-        across, down = (spread(place, visual, count) for place in self.grid(visual))
-        rows = view.rows[..., None].clamp(max=count - 1)
-        far = torch.zeros_like(rows.expand(-1, -1, count), dtype=torch.bool)
-        for place in (across, down):  # (B, N)
-            here = place[:, None].expand(-1, rows.shape[1], -1).gather(-1, rows)
-            far = far | ((place[:, None] - here).abs() > self.radius)
-        return mask.masked_fill(own(view, count) & visual.among(count) & far[:, None], -math.inf)
+        rows, away = view.rows.clamp(max=count - 1), mask.new_zeros(())
+        for place in self.grid(visual):  # (B, V)
+            here = spread(place, visual, count).gather(-1, rows)
+            away = torch.maximum(away, (place.to(mask.dtype)[:, None] - here[..., None]).abs_())
+        far = own(view, count) & (away > self.radius)[:, None]
+        return visual.put(mask, visual.take(mask).masked_fill(far, -math.inf))
 
     def grid(self, visual: Columns) -> tuple[Tensor, Tensor]:
         """(B, V) column and row of every visual token."""
@@ -110,4 +112,4 @@ def own(view: View, count: int) -> Tensor:
 
 def spread(values: Tensor, columns: Columns, count: int) -> Tensor:
     """(B, N) `values` (B, K) in these columns, 0 elsewhere."""
-    return columns.spread(values[:, None, None].float(), count)[:, 0, 0].long()
+    return columns.spread(values[:, None, None].float(), count)[:, 0, 0]

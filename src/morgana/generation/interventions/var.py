@@ -46,15 +46,15 @@ class VAR:
             return scores
         sink = self.sinks(view, count)[:, None, None]
         visual = view.layout.visual.among(count)
-        weight = scores.softmax(-1)
-        seen = (weight * visual).sum(-1, keepdim=True)
-        to_sinks = (weight * (visual & sink)).sum(-1, keepdim=True)
-        centric = (seen >= self.mass) & (to_sinks <= self.rho * seen) & (seen > to_sinks)
-        freed = (1 - self.keep) * (weight * sink).sum(-1, keepdim=True)
-        gain = (freed / (seen - to_sinks).clamp(min=1e-12)).log1p()
-        lost = math.log(self.keep) if self.keep else -math.inf
-        made = torch.where(sink, scores + lost, torch.where(visual, scores + gain, scores))
-        return torch.where(centric, made, scores)
+        kinds = torch.cat([visual & ~sink, visual & sink, sink], 2).to(scores.dtype)  # (B, 1, 3, N)
+        others, to_sinks, wasted = (scores.softmax(-1) @ kinds.transpose(2, 3)).chunk(3, -1)
+        seen = others + to_sinks
+        centric = (seen >= self.mass) & (to_sinks <= self.rho * seen) & (others > 0)
+        gain = ((1 - self.keep) * wasted / others.clamp(min=1e-12)).log1p()
+        made = torch.addcmul(scores, torch.where(centric, gain, 0.0), kinds[:, :, :1])
+        if not self.keep:
+            return made.masked_fill(centric & sink, -math.inf)
+        return torch.addcmul(made, math.log(self.keep) * centric.to(made.dtype), kinds[:, :, 2:])
 
     def sinks(self, view: View, count: int) -> Tensor:
         """(B, N) which tokens are sinks of this layer; those of earlier passes are remembered."""
