@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from contextlib import suppress
 from dataclasses import fields
 
 import pytest
@@ -71,6 +72,19 @@ def test_a_grey_level_keeps_its_spelling():
 
 def test_a_bare_name_is_a_call_without_arguments():
     assert parse("PGD") == parse("PGD()")
+
+
+@pytest.mark.parametrize(
+    "text", ["InHeads(0)", "PGD(steps='x')", f"{10**400} / 7", f"Scaled(HashEncoder(), {10**400})"]
+)
+def test_arguments_of_another_kind_are_refused_or_kept_and_break_nothing(text):
+    with suppress(SpecError):
+        parse(text)
+
+
+def test_a_number_where_a_part_belongs_is_said():
+    with pytest.raises(SpecError, match=r"cannot build 'InHeads\(0\)': .*; InHeads takes intervention, heads"):
+        parse("InHeads(0)")
 
 
 def test_parts_nest():

@@ -90,7 +90,10 @@ def unfit(text: str) -> str | None:
         return f"the text has a NUL character at {text.index(chr(0))}; remove it"
     if len(text) > LONGEST_TEXT:
         return f"the text has {len(text)} characters, at most {LONGEST_TEXT} are taken; split it"
-    if any("\ud800" <= c <= "\udfff" for c in text):
+    try:
+        if not text.isascii():
+            text.encode()
+    except UnicodeEncodeError:
         return "the text has lone surrogates, which UTF-8 cannot hold; repair its encoding"
     return None
 

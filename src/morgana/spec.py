@@ -16,7 +16,7 @@ from functools import cache
 from types import ModuleType
 from typing import Any, TypeVar, dataclass_transform
 
-from morgana.types import SpecError
+from morgana.types import MorganaError, SpecError
 
 KINDS = {
     "corpus": "morgana.corpus",
@@ -148,7 +148,10 @@ def build(node: ast.expr, text: str, depth: int) -> Any:
 def divide(left: object, right: object, text: str) -> float:
     if not isinstance(left, (int, float)) or not isinstance(right, (int, float)) or not right:
         raise SpecError(f"only numbers divide, and not by zero, in {short(text)}")
-    return left / right
+    try:
+        return left / right
+    except OverflowError as error:
+        raise SpecError(f"{error} in {short(text)}") from None
 
 
 def call(cls: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any], text: str) -> Any:
@@ -160,7 +163,9 @@ def call(cls: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any], 
             )
     try:
         return cls(*args, **named)
-    except TypeError as error:
+    except MorganaError:
+        raise
+    except (TypeError, AttributeError, ValueError, ArithmeticError, LookupError) as error:  # a number where a part goes
         raise SpecError(
             f"cannot build {short(text)}: {error}; {cls.__name__} takes {', '.join(known) or 'nothing'}"
         ) from None

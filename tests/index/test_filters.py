@@ -38,6 +38,7 @@ HARBOUR = {"operator": "Bluewater", "year": "1987", "depth": "-3.5", "open": "tr
         ("missing < 5 or missing >= 5", False),
         ('missing not in ("x",)', True),
         ('year == 1 or (year == 1987 and not operator == "x")', True),
+        (f"year < {10**400} and year > -{10**400} and year != {10**400}", True),
         ('  year == 1987\n  and operator == "Bluewater"\n', True),
     ],
 )

@@ -88,7 +88,7 @@ def test_deleted_rows_never_come_back_and_k_is_met(tmp_path, kind):
 def test_flat_is_searched_in_the_mapped_vectors(exact):
     assert {p.name for p in (exact.path / "segments/000001").iterdir()}.isdisjoint({"vectors.faiss"})
     (segment,) = exact.segments
-    assert isinstance(segment.vectors, np.memmap)
+    assert isinstance(segment.vectors.base, np.memmap)
     scores, found = segment.searcher.search(rows()[:3], 1)
     assert found[:, 0].tolist() == [0, 1, 2]
     assert np.allclose(scores, 1, atol=1e-3)

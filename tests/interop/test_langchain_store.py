@@ -63,6 +63,82 @@ def test_a_filter_finds_the_best_of_those_that_pass(tmp_path):
     assert made.similarity_search("harbour", filter={"n": 99}) == []
 
 
+FILTERS = (
+    ('kind == "mill" and 1900 <= year < 1950', lambda m: m["kind"] == "mill" and 1900 <= m["year"] < 1950),
+    ('kind in ("mill", "weir") or year == 1850', lambda m: m["kind"] in ("mill", "weir") or m["year"] == 1850),
+    ({"kind": "mill", "year": 1901}, lambda m: m["kind"] == "mill" and m["year"] == 1901),
+    ({"kind": "weir", "old": True}, lambda m: m["kind"] == "weir" and m["old"]),
+    ({"tags": ("weir", 1)}, lambda m: m["tags"] == ["weir", 1]),
+    ({"the name": 'a "b"\u2028\\'}, lambda m: m.get("the name") == 'a "b"\u2028\\'),
+    ({"the name": None}, lambda m: "the name" not in m),
+    ({"year": 1}, lambda m: False),
+    ({}, lambda m: True),
+)
+
+
+@pytest.fixture(scope="module", params=["Flat()", "IVF()"])
+def many(request, tmp_path_factory):
+    """A store of 300 documents in two segments, some of them deleted, and what is left with its vectors."""
+    embedding = DeterministicFakeEmbedding(size=16)
+    kinds, texts = ("mill", "weir", "lock"), [f"text {n}" for n in range(300)]
+    metadatas = [
+        {"kind": kinds[n % 3], "year": 1850 + n % 150, "old": n % 150 < 50, "tags": [kinds[n % 3], n % 5]}
+        | ({"the name": 'a "b"\u2028\\'} if n % 7 == 0 else {})
+        for n in range(300)
+    ]
+    path = tmp_path_factory.mktemp("many") / "x.index"
+    made = VectorStore(embedding, path, kind=request.param)
+    for start in (0, 200):
+        part = slice(start, start + 200)
+        made.add_texts(texts[part], metadatas[part], ids=[str(n) for n in range(300)[part]])
+    made.delete([str(n) for n in range(0, 300, 11)])
+    left = [n for n in range(300) if n % 11]
+    rows = torch.tensor(embedding.embed_documents([texts[n] for n in left]))
+    return made, [metadatas[n] for n in left], [str(n) for n in left], torch.nn.functional.normalize(rows)
+
+
+@pytest.mark.parametrize(("filter", "passes"), FILTERS, ids=[str(f) for f, _ in FILTERS])
+def test_filters_find_the_k_best_of_those_that_pass_as_brute_force_does(many, filter, passes):
+    made, metadatas, ids, rows = many
+    asked = made.embeddings.embed_query("where is it?")
+    cosines = rows @ torch.nn.functional.normalize(torch.tensor(asked), dim=0)
+    passing = [i for i, metadata in enumerate(metadatas) if passes(metadata)]
+    best = sorted(passing, key=lambda i: -cosines[i])[:6]
+    for given in (filter, lambda document: passes(document.metadata)):
+        found = made.similarity_search_with_score("where is it?", k=6, filter=given)
+        if filter or made.kind.exact:  # without a filter IVF looks into some of its lists
+            assert [d.id for d, _ in found] == [ids[i] for i in best]
+            assert [score for _, score in found] == pytest.approx([float(cosines[i]) for i in best], abs=1e-3)
+
+
+def test_a_filter_by_metadata_reads_the_documents_that_are_found_and_no_others(many):
+    made, *_ = many
+    wanted: dict[str, object] = {"kind": "mill", "year": 1901}
+    made.similarity_search("x", k=2, filter=wanted)  # the first reads the fields of all
+    read: list[str] = []
+    for segment in made.index.segments:
+        segment.shelf.connection.set_trace_callback(read.append)
+    found = made.similarity_search("where is it?", k=2, filter=wanted)
+    for segment in made.index.segments:
+        segment.shelf.connection.set_trace_callback(None)
+    assert {d.id for d in found} == {"51", "201"}
+    assert read == [f"SELECT * FROM documents WHERE position IN ({place})" for place in (51, 1)]
+
+
+@pytest.mark.parametrize(
+    ("filter", "reason"),
+    [
+        ("kind =", "cannot read the filter"),
+        ({"knd": "mill"}, "did you mean kind"),
+        ({"kind": object()}, "no document holds"),
+        ({"year": float("nan")}, "is a field"),
+    ],
+)
+def test_what_is_no_filter_is_refused(many, filter, reason):
+    with pytest.raises(SpecError, match=reason):
+        many[0].similarity_search("x", filter=filter)
+
+
 def test_marginal_relevance_prefers_what_is_new(store):
     near = store.similarity_search("the harbour of Calmouth", k=2)
     assert [d.id for d in near] == ["c", "o"]

@@ -7,6 +7,8 @@ become RGB, and 16-bit grey is divided by 65535 (16-bit colour keeps its 8 high 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "AVIF", "JPEG2000")  # none that runs a program
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".ppm", ".avif", ".jp2"))
 LARGEST = 50_000_000  # pixels; 600 MB as float32
+WORKERS = 4  # images decoded at a time
 SLACK = 1e-4  # how far outside [0, 1] a rounding error may lead
 
 
@@ -40,6 +43,14 @@ def load(path: Path) -> Pixels:
     except Exception as error:  # a decoder may raise anything at all on a hostile file
         raise StoreError(f"{path} cannot be decoded: {reason(error)}; replace the file or leave it out") from error
     return torch.from_numpy(levels).permute(2, 0, 1).unsqueeze(0).contiguous()
+
+
+def load_all(paths: Sequence[Path]) -> list[Pixels]:
+    """Each image as `load` gives it, decoded side by side; raises what the first that fails raises."""
+    if len(paths) < 2:
+        return [load(path) for path in paths]
+    with ThreadPoolExecutor(min(WORKERS, len(paths))) as pool:
+        return list(pool.map(load, paths))
 
 
 def check_file(path: Path) -> None:

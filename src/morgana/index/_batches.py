@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,6 +15,7 @@ from morgana.corpus._stream import Spoiled, Streamed
 from morgana.corpus.images import load
 from morgana.files import unfit
 from morgana.index._sieve import Group
+from morgana.index.shelf import described
 from morgana.index.vectors import Half, Rows, not_unit
 from morgana.types import Corpus, Document, Encoder, Pixels, SpecError, StoreError
 
@@ -74,10 +74,10 @@ def unkept(document: Document) -> str | None:
     if why := unfit(document.text):
         return why
     try:
-        described = json.dumps(dict(document.metadata), ensure_ascii=False)
+        metadata = described(document)
     except (TypeError, ValueError) as error:
         return f"its metadata cannot be written as JSON: {error}; use strings"
-    return f"metadata: {why}" if (why := unfit(described)) else None
+    return f"metadata: {why}" if (why := unfit(metadata)) else None
 
 
 def writable(id: object) -> bool:

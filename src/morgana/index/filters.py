@@ -67,6 +67,24 @@ class Where:
         return self.tree.mask(columns, count)
 
 
+def equalities(wanted: Mapping[str, Any]) -> Where | None:
+    """The filter by which every entry must equal; None for none. SpecError for a value that no document can hold.
+
+    >>> equalities({"kind": "mill", "site name": None})
+    Where("metadata['kind'] == 'mill' and metadata['site name'] == None")
+    """
+    tests = []
+    for name, value in wanted.items():
+        try:
+            held = value if isinstance(value, (int, float)) else spelled(value)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise SpecError(
+                f"the filter's {name!r} is {short(repr(value))}, which no document holds: {error}"
+            ) from None
+        tests.append(f"metadata[{str(name)!r}] == {held!r}")
+    return Where(" and ".join(tests)) if tests else None
+
+
 class Reader:
     """Walks the syntax tree of a filter; what is not in the language is refused with its place."""
 
@@ -143,11 +161,9 @@ class Reader:
         match node:
             case ast.Constant(value=str() | bool() | None as value) if sign in ("==", "!=") or isinstance(value, str):
                 return value
-            case ast.Constant(value=int() | float() as value) if not isinstance(value, bool) and math.isfinite(value):
+            case ast.Constant(value=int() | float() as value) if not isinstance(value, bool) and value < math.inf:
                 return value
-            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)) if math.isfinite(
-                value
-            ):
+            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)) if value < math.inf:
                 return -value
             case ast.Name(id=name):
                 self.refuse(node, f'{name} is a field; a value is a number or stands in quotes: "{name}"')

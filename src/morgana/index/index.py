@@ -81,15 +81,26 @@ class Index:
         Raises SpecError for k < 1, a wrong shape, NaN or zero rows, and a filter that cannot be read or names a field
         that no document has.
         """
+        return self._hits(self._rank(vectors, k, where, source, propose))
+
+    def _rank(
+        self,
+        vectors: Embeddings,
+        k: int,
+        where: Where | str | None = None,
+        source: str | None = None,
+        propose: Propose | None = None,
+    ) -> Found:
+        """What `search` finds, its documents not yet read."""
         if k < 1:
             raise SpecError(f"k={k}; ask for at least 1 document")
         queries = self._queries(vectors)
         only = None if where is None and source is None else self._select(where, source)
         k = min(k, self.manifest.documents if only is None else sum(one.matching for one in only))
         if not k or not len(queries):
-            return [() for _ in queries]
+            return [[] for _ in queries]
         each = 2 if any(s.about.vectors > s.about.documents for s in self.segments) else 1
-        return self._hits(rank(propose or partial(self._stack.propose, only=only), queries, k, each, self._stack.size))
+        return rank(propose or partial(self._stack.propose, only=only), queries, k, each, self._stack.size)
 
     def match(
         self, texts: Sequence[str], k: int, *, k1: float = 1.5, b: float = 0.75, where: Where | str | None = None
@@ -219,8 +230,8 @@ class Index:
             wanted = f"(B, {self.manifest.dimension}), as {self.manifest.encoder} gives them"
             raise SpecError(f"query vectors of shape {tuple(vectors.shape)}; {self.path} wants {wanted}")
         rows: Rows = vectors.detach().to("cpu", torch.float32).numpy()
-        lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-        if not (np.isfinite(lengths).all() and (lengths > 0).all()):
+        lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows))[:, None]
+        if not ((lengths > 0) & (lengths < np.inf)).all():  # also where NaN
             raise SpecError("a query vector is zero or holds NaN or infinity; check the encoder and its input")
         scaled: Rows = rows / lengths
         return scaled

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -14,19 +15,21 @@ from morgana.types import Document
 
 SPARE = 8  # candidates beyond k, so that ties at the end rarely need a second search
 NEAR = 1e-5  # FAISS's sums and ours differ by less
+PIECE = 1024  # rows scored at a time: few enough for a processor's cache
 
 Found = list[list[tuple[int, float]]]  # for each query (position, cosine), best first
+Here: TypeAlias = slice | NDArray[np.bool_]  # which of some places lie in a segment
 
 
-class Scored(NamedTuple):
-    """Candidates of one query: rows, their cosines, and the positions of their documents, (n,) each."""
+class Proposed(NamedTuple):
+    """Candidates of each query: rows (-1: none), cosines (-inf: none) and the positions of their documents, (B, n)."""
 
     rows: NDArray[np.int64]
     scores: NDArray[np.float32]
     owners: NDArray[np.int64]
+    bounds: NDArray[np.float32]  # (B,), what the rest cannot exceed
 
 
-Proposed: TypeAlias = tuple[list[Scored], NDArray[np.float32]]  # by query, and what the rest cannot exceed (B,)
 Propose: TypeAlias = Callable[[Rows, int, bool], Proposed]  # queries, how many, whether exactly
 
 
@@ -37,29 +40,34 @@ def rank(propose: Propose, queries: Rows, k: int, each: int, size: int) -> Found
     exact kinds the order is that of a full sort by (-score, row).
     """
     found: Found = [[] for _ in queries]
-    open_, many, thorough = np.arange(len(queries)), k * each + SPARE, False
-    while len(open_):
-        proposed, bounds = propose(queries[open_], many, thorough)
+    open_, many, thorough = list(range(len(queries))), k * each + SPARE, False
+    while open_:
+        asked = queries if len(open_) == len(queries) else queries[open_]
+        proposed = propose(asked, many, thorough)
         again = []
-        for query, scored, bound in zip(open_, proposed, bounds, strict=True):
-            best = found[query] = order(scored, k)
+        for query, best, bound in zip(open_, order(proposed, k), proposed.bounds.tolist(), strict=True):
+            found[query] = best
             if len(best) < k or best[-1][1] <= bound + NEAR:
                 again.append(query)
         if thorough and many >= size:
             break
-        open_, thorough = np.array(again, dtype=np.int64), True
+        open_, thorough = again, True
         many = min(size, many * 4)
     return found
 
 
-def order(scored: Scored, k: int) -> list[tuple[int, float]]:
-    """The k best documents, each by its best row; of equal scores the earlier row."""
-    best: dict[int, float] = {}
-    for i in np.lexsort((scored.rows, -scored.scores)):
-        best.setdefault(int(scored.owners[i]), float(scored.scores[i]))
-        if len(best) == k:
-            break
-    return list(best.items())
+def order(proposed: Proposed, k: int) -> Iterator[list[tuple[int, float]]]:
+    """The k best documents of each query, each by its best row; of equal scores the earlier row."""
+    best = np.lexsort((proposed.rows, -proposed.scores), axis=-1)
+    best += best.shape[1] * np.arange(len(best))[:, None]
+    for owners, scores in zip(proposed.owners.take(best).tolist(), proposed.scores.take(best).tolist(), strict=True):
+        first: dict[int, float] = {}
+        for owner, score in zip(owners, scores, strict=True):
+            if owner not in first:
+                if owner < 0 or len(first) == k:
+                    break
+                first[owner] = score
+        yield list(first.items())
 
 
 class Stack:
@@ -84,33 +92,48 @@ class Stack:
             s.search(queries, many, thorough=thorough, only=selected)
             for s, selected in zip(self.segments, chosen, strict=True)
         ]
+        if len(proposed) == 1:
+            return self.score(queries, proposed[0].rows, proposed[0].bound)
         rows = [np.where(p.rows < 0, -1, p.rows + b) for p, b in zip(proposed, self.first_row, strict=False)]
-        bounds: NDArray[np.float32] = np.max([p.bound for p in proposed], axis=0)
-        joined = np.concatenate(rows, axis=1)
-        return [self.score(query, row[row >= 0]) for query, row in zip(queries, joined, strict=True)], bounds
+        return self.score(queries, np.concatenate(rows, axis=1), np.max([p.bound for p in proposed], axis=0))
 
-    def score(self, query: NDArray[np.float32], rows: NDArray[np.int64]) -> Scored:
-        rows = np.unique(rows)
-        exact = (self.take(rows).astype(np.float64) * query.astype(np.float64)).sum(axis=1)
-        return Scored(rows, np.clip(exact.astype(np.float32), -1, 1), self.owners(rows))
+    def score(self, queries: Rows, rows: NDArray[np.int64], bounds: NDArray[np.float32]) -> Proposed:
+        """The rows (B, n) of each query with their cosines and documents."""
+        scores = np.empty(rows.shape, dtype=np.float32)
+        wide, there = queries.astype(np.float64), np.maximum(rows, 0)
+        step = max(1, PIECE // max(1, rows.shape[1]))
+        for first, start in product(range(0, len(rows), step), range(0, rows.shape[1], PIECE)):
+            here = slice(first, first + step), slice(start, start + PIECE)
+            exact = self.take(there[here], np.float64)
+            exact *= wide[here[0], None]
+            scores[here] = exact.sum(axis=2)
+        np.clip(scores, -1, 1, out=scores)
+        owners = self.owners(there)
+        if (nothing := rows < 0).any():
+            scores[nothing], owners[nothing] = -np.inf, -1
+        return Proposed(rows, scores, owners, bounds)
 
-    def split(self, places: NDArray[np.int64], first: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+    def split(self, places: NDArray[np.int64], first: NDArray[np.int64]) -> Iterator[tuple[int, Here]]:
         """Which of the places lie in which segment."""
+        if len(self.segments) == 1:
+            yield 0, slice(None)
+            return
         home = np.searchsorted(first, places, side="right") - 1
         for number in np.unique(home):
             yield int(number), home == number
 
-    def take(self, rows: NDArray[np.int64]) -> Rows:
-        made = np.empty((len(rows), self.dimension), dtype=np.float32)
+    def take(self, rows: NDArray[np.int64], dtype: type[np.floating] = np.float32) -> NDArray[np.floating]:
+        """(*rows.shape, D)"""
+        made = np.empty((*rows.shape, self.dimension), dtype=dtype)
         for number, here in self.split(rows, self.first_row):
-            made[here] = self.segments[number].vectors[rows[here] - self.first_row[number]]
+            made[here] = self.segments[number].vectors.take(rows[here] - self.first_row[number], axis=0)
         return made
 
     def owners(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The position of each row's document."""
-        made = np.empty(len(rows), dtype=np.int64)
+        """The position of each row's document, as `rows`."""
+        made = np.empty(rows.shape, dtype=np.int64)
         for number, here in self.split(rows, self.first_row):
-            local = self.segments[number].owners[rows[here] - self.first_row[number]]
+            local = self.segments[number].owners.take(rows[here] - self.first_row[number])
             made[here] = local + self.first_document[number]
         return made
 
@@ -119,6 +142,6 @@ class Stack:
         found: dict[int, Document] = {}
         for number, here in self.split(wanted, self.first_document):
             base = int(self.first_document[number])
-            local = self.segments[number].shelf.documents(int(p) - base for p in wanted[here])
-            found |= {position + base: document for position, document in local.items()}
+            local = self.segments[number].shelf.documents((wanted[here] - base).tolist())
+            found |= local if not base else {position + base: document for position, document in local.items()}
         return found

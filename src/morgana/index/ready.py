@@ -19,7 +19,7 @@ from morgana.index.kinds.flat import Flat
 from morgana.index.vectors import Rows
 from morgana.types import Document, Encoder, SpecError, StoreError
 
-PIECE = 16_384  # rows at a time
+PIECE = 1_024  # rows at a time: with more documents alive Python looks for garbage in vain
 
 
 def from_vectors(

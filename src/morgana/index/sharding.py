@@ -12,7 +12,7 @@ import numpy as np
 from morgana.index.index import Index
 from morgana.index.kinds.flat import Flat
 from morgana.index.manifest import checksum
-from morgana.index.ranking import Proposed, Scored, Stack
+from morgana.index.ranking import Proposed, Stack
 from morgana.index.segment import Candidates, Segment
 from morgana.index.vectors import Rows
 from morgana.types import StoreError
@@ -85,8 +85,7 @@ class Shard:
         found = [(number, part.search(queries, many, thorough)) for number, part in self.slices]
         first = self.stack.first_row
         rows = np.concatenate([np.where(c.rows < 0, -1, c.rows + first[n]) for n, c in found], axis=1)
-        bounds = np.max([c.bound for _, c in found], axis=0)
-        return [self.stack.score(query, row[row >= 0]) for query, row in zip(queries, rows, strict=True)], bounds
+        return self.stack.score(queries, rows, np.max([c.bound for _, c in found], axis=0))
 
 
 def marked(index: Index) -> str:
@@ -96,6 +95,5 @@ def marked(index: Index) -> str:
 
 def joined(proposed: Sequence[Proposed]) -> Proposed:
     """What all shards propose, as if one had."""
-    by_query = zip(*(scored for scored, _ in proposed), strict=True)
-    whole = [Scored(*(np.concatenate(column) for column in zip(*parts, strict=True))) for parts in by_query]
-    return whole, np.max([bound for _, bound in proposed], axis=0)
+    rows, scores, owners = (np.concatenate(column, axis=1) for column in list(zip(*proposed, strict=True))[:3])
+    return Proposed(rows, scores, owners, np.max([p.bounds for p in proposed], axis=0))

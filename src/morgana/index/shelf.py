@@ -28,6 +28,7 @@ CREATE UNIQUE INDEX alias_id ON aliases (id);
 CREATE INDEX alias_position ON aliases (position);
 """
 MOST = 500  # values in one statement
+JSON = json.JSONEncoder(ensure_ascii=False, sort_keys=True)
 Embedded: TypeAlias = tuple[Document, Sequence[str]]  # with the sources of its vectors
 Piece: TypeAlias = tuple[Sequence[Embedded], Half]
 
@@ -81,9 +82,14 @@ class Shelving:
         self.close()
 
 
+def described(document: Document) -> str:
+    """Its metadata as JSON; TypeError or ValueError where that cannot hold them."""
+    return JSON.encode(dict(document.metadata))
+
+
 def columns(document: Document) -> tuple[str, str, str | None, str]:
     image = None if document.image is None else os.path.abspath(document.image)
-    return document.id, document.text, image, json.dumps(dict(document.metadata), ensure_ascii=False, sort_keys=True)
+    return document.id, document.text, image, described(document)
 
 
 class Shelf:

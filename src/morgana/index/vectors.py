@@ -95,7 +95,7 @@ def mapped(path: Path, shape: tuple[int | None, ...], dtype: str) -> NDArray[np.
     if not same or rows.dtype != np.dtype(dtype) or not rows.flags.c_contiguous:
         wanted = f"{np.dtype(dtype)} {shape}"
         raise StoreError(f"{path} holds {rows.dtype} of shape {rows.shape}, not {wanted}; rebuild the index")
-    return rows
+    return rows.view(np.ndarray)  # still mapped; numpy's own memmap is slow to index
 
 
 def not_unit(rows: Rows | Half, tolerance: float = TOLERANCE) -> tuple[int, str] | None:

@@ -18,6 +18,7 @@ from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
 from morgana.index import Index, build, delete, upsert
 from morgana.index._batches import unkept
+from morgana.index.filters import equalities
 from morgana.index.kinds._base import Kind
 from morgana.interop.langchain._documents import from_langchain, to_langchain
 from morgana.interop.langchain._foreign import Foreign, encoder_of
@@ -26,8 +27,8 @@ from morgana.spec import parse
 from morgana.types import Document, Encoder, Hits, SpecError, StoreError
 
 Scored: TypeAlias = list[tuple[documents.Document, float]]
-Filter: TypeAlias = Mapping[str, Any] | Callable[[documents.Document], bool] | None
-WIDER = 4  # how much further a filtered search looks each time
+Filter: TypeAlias = str | Mapping[str, Any] | Callable[[documents.Document], bool] | None
+WIDER = 4  # how much further a search that is filtered by a function looks each time
 
 
 class VectorStore(vectorstores.VectorStore):
@@ -35,7 +36,8 @@ class VectorStore(vectorstores.VectorStore):
 
     `embedding` is LangChain's, or an encoder of Morgana's or its spec. Scores are cosines in [-1, 1], higher is better;
     relevance is (1 + cosine) / 2. Every call sees what any process has committed before it; each change is whole or
-    not made. `filter` is a mapping (metadata entries that must be equal) or a function of the document. A path in
+    not made. `filter` is a text as `morgana.index.filters` reads it or a mapping of metadata that must be equal, either
+    is part of the search; or a function of the document, for which the search looks further until k pass. A path in
     `metadata["image"]` is the document's image; `embed` and `kind` are those of `morgana.index.build`.
     """
 
@@ -218,17 +220,17 @@ def check(document: Document) -> None:
 
 
 def nearest(index: Index, vector: list[float], k: int, filter: Filter) -> Hits:
-    """The k best that pass the filter, best first: the search looks further until there are k, or no more."""
+    """The k best that pass the filter, best first; where it is a function, the search looks further until there are k.
+
+    Raises SpecError for a text or a mapping that is no filter, or names a field that no document has.
+    """
     query, wanted = torch.tensor([vector], dtype=torch.float32), k
+    if not callable(filter):
+        where = equalities(filter) if isinstance(filter, Mapping) else filter
+        return index.search(query, k, where=where)[0]
     while True:
         (hits,) = index.search(query, wanted)
-        passed = hits if filter is None else tuple(hit for hit in hits if passes(hit.document, filter))
+        passed = tuple(hit for hit in hits if filter(to_langchain(hit.document)))
         if len(passed) >= k or wanted >= index.manifest.documents:
             return passed[:k]
         wanted *= WIDER
-
-
-def passes(document: Document, filter: Mapping[str, Any] | Callable[[documents.Document], bool]) -> bool:
-    if callable(filter):
-        return bool(filter(to_langchain(document)))
-    return all(key in document.metadata and document.metadata[key] == value for key, value in filter.items())

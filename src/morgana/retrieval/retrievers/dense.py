@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from morgana.corpus.images import load
+from morgana.corpus.images import load_all
 from morgana.files import unfit
 from morgana.index import Index, Where
 from morgana.spec import part
@@ -50,13 +50,10 @@ class Dense:
         """(B, D) unit rows, without gradients."""
         rows: dict[int, Tensor] = {}
         by_size: dict[tuple[int, ...], dict[int, Pixels]] = {}
-        texts: dict[int, str] = {}
-        for i, query in enumerate(queries):
-            if query.image is not None:
-                pixels = load(query.image)
-                by_size.setdefault(tuple(pixels.shape), {})[i] = pixels
-            else:
-                texts[i] = asked(query)
+        images = {i: query.image for i, query in enumerate(queries) if query.image is not None}
+        for i, pixels in zip(images, load_all(list(images.values())), strict=True):
+            by_size.setdefault(tuple(pixels.shape), {})[i] = pixels
+        texts = {i: asked(query) for i, query in enumerate(queries) if i not in images}
         with torch.no_grad():
             for same in by_size.values():
                 rows |= dict(zip(same, self.by.encode_image(torch.cat(list(same.values()))), strict=True))
