@@ -40,6 +40,7 @@ def test_bad_documents_are_listed_and_the_others_built(tmp_path):
         Document("nul", "a\0b"),
         Document("long", "a" * 1_000_000),
         Document("surrogate", "\ud800"),
+        Document("mixed", "a", metadata={1: "a", "b": "c"}),  # keys that cannot be put in order
         Document("nothing"),
     ]
     index = quietly([*bad[:3], *good, *bad[3:]], ENCODER, tmp_path / "index", batch_size=2)
@@ -51,8 +52,9 @@ def test_bad_documents_are_listed_and_the_others_built(tmp_path):
     assert "NUL character at 1" in reasons["nul"]
     assert "1000000 characters" in reasons["long"]
     assert "surrogates" in reasons["surrogate"]
+    assert "cannot be written as JSON" in reasons["mixed"]
     assert "neither text nor image" in reasons["nothing"]
-    assert index.info()["quarantined"] == 6
+    assert index.info()["quarantined"] == 7
 
 
 def test_an_id_that_comes_twice_is_named(tmp_path):

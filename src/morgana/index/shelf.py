@@ -84,7 +84,7 @@ class Shelving:
 
 def described(document: Document) -> str:
     """Its metadata as JSON; TypeError or ValueError where that cannot hold them."""
-    return JSON.encode(dict(document.metadata))
+    return JSON.encode(dict(document.metadata)) if document.metadata else "{}"
 
 
 def columns(document: Document) -> tuple[str, str, str | None, str]:
