@@ -7,7 +7,7 @@ would write first: head by head, bisecting with `.item()`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -34,12 +34,11 @@ MANY = (
 HEADS = 8
 
 
-def bench(setting: Setting) -> list[Result]:
+def bench(setting: Setting) -> Iterator[Result]:
     model = random_llava(setting.choose(24, 8))  # GIFT's depths need eight
-    found = [loop(layers=setting.choose(24, 2), rounds=setting.choose(5, 1))]
+    yield loop(layers=setting.choose(24, 2), rounds=setting.choose(5, 1))
     for tokens in (1000, *((4000,) if setting.long else ())):
-        found += at(model, tokens, setting.choose(3, 1))
-    return found
+        yield from at(model, tokens, setting.choose(3, 1))
 
 
 @dataclass(frozen=True)
@@ -90,10 +89,10 @@ def laid_out(tokens: int) -> Spans:
     return Spans(0, tokens, tokens, ((5, 5 + SEEN),), ((5 + SEEN, question[0]),), question)
 
 
-def at(model: Any, tokens: int, rounds: int) -> list[Result]:
+def at(model: Any, tokens: int, rounds: int) -> Iterator[Result]:
     """Ratios at a prompt of this many tokens; every run is compared with SDPA and eager runs of its own turn."""
     prompt = Prompt(model, tokens)
-    found, plain = [], peak_bytes(prompt.prefill)
+    plain = peak_bytes(prompt.prefill)
     for name in (*FEW, *MANY):
         part = parse(name)
         reference = prompt.calibrated(part)
@@ -105,12 +104,9 @@ def at(model: Any, tokens: int, rounds: int) -> list[Result]:
         detail = ", ".join(f"{key} {1000 * spent:.0f} ms" for key, spent in seconds.items())
         goal, label = (1.1 if name in FEW else 1.5), f"{tokens:,} tokens"
         held = peak_bytes(ours)
-        found += [
-            Result(f"{part!r} / SDPA, {label}", seconds["ours"] / seconds["sdpa"], goal, detail=detail),
-            Result(f"{part!r} / eager, {label}", seconds["ours"] / seconds["eager"], 1.0),
-            Result(f"{part!r}, memory, {label}", held / plain, 1.1, detail=f"{held / 2**20:.1f} MiB"),
-        ]
-    return found
+        yield Result(f"{part!r} / SDPA, {label}", seconds["ours"] / seconds["sdpa"], goal, detail=detail)
+        yield Result(f"{part!r} / eager, {label}", seconds["ours"] / seconds["eager"], 1.0)
+        yield Result(f"{part!r}, memory, {label}", held / plain, 1.1, detail=f"{held / 2**20:.1f} MiB")
 
 
 def loop(layers: int, rounds: int) -> Result:

@@ -128,11 +128,16 @@ class Layout:
         return Columns.of([words(s) for s in self.spans], self.device)
 
     @cached_property
-    def ends(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _ends(self) -> dict[torch.dtype, tuple[Tensor, Tensor, Tensor, Tensor]]:
+        return {}
+
+    def ends(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The text's two ends: weights (B, 1, L, 1) that average the first and the last of them, and slopes.
 
         Slopes (B, 1, 1, L) are relu(2j/L - 1)² and relu(1 - 2j/L)² for j from 1 to L, 0 on filling.
         """
+        if dtype in self._ends:
+            return self._ends[dtype]
         place = torch.arange(1, self.text.index.shape[1] + 1, device=self.device)
         count, mask, width = self.text.count.double(), self.text.mask, edge(self.text.count).double()
         first, last = place <= width, (place > count - width) & mask
@@ -140,7 +145,8 @@ class Layout:
         weights = ((x / width).transpose(2, 3) for x in (first, last))
         rising, falling = ((x.relu().square() * mask) for x in (along, -along))
         first, last = weights
-        return first, last, rising, falling
+        self._ends[dtype] = (first.to(dtype), last.to(dtype), rising.to(dtype), falling.to(dtype))
+        return self._ends[dtype]
 
 
 def edge(count: Tensor) -> Tensor:

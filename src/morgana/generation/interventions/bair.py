@@ -11,9 +11,10 @@ from morgana.generation.view import Reference, View
 from morgana.spec import part
 from morgana.types import SpecError
 
-SCALES = (0.0, *(10 ** (-2 + 4 * i / 23) for i in range(24)))  # T is sought between two of these, up to 100
-STEPS = 5  # then: to 1e-8 in sharpness on the worst rows that we could build, where the paper allows 1e-4
+SCALES = (1e-6, 0.01, 0.2, 4.0, 100.0)  # the scale T is sought between two of these
+STEPS = 10  # then: to 1e-7 in sharpness on the worst rows that we could build, where the paper allows 1e-4
 SHARPEST = 0.99
+COLD = -1e15  # the score of filling: its weight is none at any scale but 0, and its square is finite
 
 
 @part
@@ -87,43 +88,48 @@ def restore(seen: Tensor, text: Tensor, layout: Layout, log_odds: Tensor, sharp:
 
 
 def solve(shape: Tensor, mask: Tensor, count: Tensor, sharp: Tensor) -> Tensor:
-    """T in [0, 100] with sharpness(softmax(T shape)) = sharp, for every row at once, (B, H, R, 1).
+    """T of at most 100 with sharpness(softmax(T shape)) = sharp, for every row at once, (B, H, R, 1).
 
-    All of SCALES at a time say between which two it lies, and Newton's steps on the root of the sharpness, which begins
-    as a line, where. A row that cannot be that sharp gets 100. The gradient is that of the implicit function.
+    Newton's steps on the root of the sharpness, which begins as a line, between two of SCALES; a wild one is halved. A
+    row that cannot be that sharp gets 100. The gradient is that of the implicit function.
     """
     peak = shape.masked_fill(~mask, float("-inf")).amax(-1, keepdim=True)
-    below = (shape - peak).masked_fill(~mask, 0)
-    powers = torch.stack([mask.expand_as(below).to(below.dtype), below, below.square()], -1)
+    along = (shape - peak).masked_fill(~mask, COLD)[..., None, :]
     widest = count.clamp(min=2).to(shape.dtype).log()
 
-    def at(scale: Tensor) -> tuple[Tensor, Tensor]:  # sharpness and its slope at scales (B, H, R, K)
-        weight = (scale[..., None] * below[..., None, :]).exp()
-        total, first, second = (weight @ powers).unbind(-1)
-        total = total.clamp(min=1)  # the peak's own weight; less only where nothing is
-        mean = first / total
-        return 1 - (total.log() - scale * mean) / widest, scale * (second / total - mean.square()) / widest
+    def at(scale: Tensor) -> tuple[Tensor, Tensor]:  # sharpness x log N, and its slope, at scales (B, H, R, K)
+        weight = (scale[..., None] * along).exp()
+        total = weight.sum(-1).clamp(min=1)  # the peak's own weight; less only where nothing is
+        once = weight * along
+        mean = once.sum(-1) / total
+        return widest - total.log() + scale * mean, scale * ((once * along).sum(-1) / total - mean.square())
 
+    asked = sharp * widest
     with torch.no_grad():
         grid = torch.tensor(SCALES, dtype=shape.dtype, device=shape.device)
-        place = (at(grid[1:].expand(*shape.shape[:-1], -1))[0] < sharp).sum(-1, keepdim=True)
-        low, high = grid[place], grid[(place + 1).clamp(max=len(SCALES) - 1)]
-        scale, wanted = (low + high) / 2, sharp.sqrt()
+        place = (at(grid[1:].expand(*shape.shape[:-1], -1))[0] < asked).sum(-1, keepdim=True)
+        low, high = grid[place], grid[(place + 1).clamp_(max=len(SCALES) - 1)]
+        scale, wanted = (low * high).sqrt_(), 2 * asked.sqrt()
         for _ in range(STEPS):
             found, slope = at(scale)
-            root = found.clamp(min=0).sqrt()
-            scale = (scale + 2 * root * (wanted - root) / slope.clamp(min=1e-12)).clamp(low, high)
+            short = found < asked
+            low, high = torch.where(short, scale, low), torch.where(short, high, scale)
+            root = found.clamp_(min=0).sqrt_()
+            guess = scale + (wanted - 2 * root) * root / slope.clamp_(min=1e-12)
+            near = guess.clamp(low, high)  # a step a little beyond an end stops there, a wild one is halved instead
+            scale = torch.where((guess - near).abs_() > (high - low) / 100, (low + high) / 2, near)
     if not (shape.requires_grad or sharp.requires_grad):
         return scale
     found, slope = at(scale)
-    step = torch.where(slope > 1e-6, (found - sharp) / slope.detach().clamp(min=1e-6), 0.0)
+    slope = slope.detach() / widest
+    step = torch.where(slope > 1e-6, (found - asked) / widest / slope.clamp(min=1e-6), 0.0)
     return scale - (step - step.detach())
 
 
 def penalty(text: Tensor, layout: Layout, safe_tail: int) -> Tensor:
     """What text scores (B, H, R, L) lose: by how much the first and last fifth exceed the mean, rising to the ends."""
     mask, count = layout.text.mask, layout.text.count
-    first, last, rising, falling = (x.to(text.dtype) for x in layout.ends)
+    first, last, rising, falling = layout.ends(text.dtype)
     whole = clear(text)
     mean = (whole * mask).sum(-1, keepdim=True) / count
     made = ((whole @ first - mean).relu() * falling) + ((whole @ last - mean).relu() * rising)
