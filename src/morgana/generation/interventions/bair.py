@@ -11,8 +11,8 @@ from morgana.generation.view import Reference, View
 from morgana.spec import part
 from morgana.types import SpecError
 
-SCALES = (1e-6, *(10 ** (-2 + 4 * i / 15) for i in range(16)))  # T is sought between two of these, up to 100
-STEPS = 6  # then: to 1e-7 in sharpness on the worst rows that we could build, where the paper allows 1e-4
+SCALES = (1e-6, 0.01, 0.2, 4.0, 100.0)  # the scale T is sought between two of these
+STEPS = 10  # then: to 1e-7 in sharpness on the worst rows that we could build, where the paper allows 1e-4
 SHARPEST = 0.99
 COLD = -1e15  # the score of filling: its weight is none at any scale but 0, and its square is finite
 
@@ -90,8 +90,8 @@ def restore(seen: Tensor, text: Tensor, layout: Layout, log_odds: Tensor, sharp:
 def solve(shape: Tensor, mask: Tensor, count: Tensor, sharp: Tensor) -> Tensor:
     """T of at most 100 with sharpness(softmax(T shape)) = sharp, for every row at once, (B, H, R, 1).
 
-    All of SCALES at a time say between which two it lies, and Newton's steps on the root of the sharpness, which begins
-    as a line, where. A row that cannot be that sharp gets 100. The gradient is that of the implicit function.
+    Newton's steps on the root of the sharpness, which begins as a line, between two of SCALES; a wild one is halved. A
+    row that cannot be that sharp gets 100. The gradient is that of the implicit function.
     """
     peak = shape.masked_fill(~mask, float("-inf")).amax(-1, keepdim=True)
     along = (shape - peak).masked_fill(~mask, COLD)[..., None, :]
@@ -109,11 +109,15 @@ def solve(shape: Tensor, mask: Tensor, count: Tensor, sharp: Tensor) -> Tensor:
         grid = torch.tensor(SCALES, dtype=shape.dtype, device=shape.device)
         place = (at(grid[1:].expand(*shape.shape[:-1], -1))[0] < asked).sum(-1, keepdim=True)
         low, high = grid[place], grid[(place + 1).clamp_(max=len(SCALES) - 1)]
-        scale, wanted = (low + high) / 2, 2 * asked.sqrt()
+        scale, wanted = (low * high).sqrt_(), 2 * asked.sqrt()
         for _ in range(STEPS):
             found, slope = at(scale)
+            short = found < asked
+            low, high = torch.where(short, scale, low), torch.where(short, high, scale)
             root = found.clamp_(min=0).sqrt_()
-            scale = (scale + (wanted - 2 * root) * root / slope.clamp_(min=1e-12)).clamp_(low, high)
+            guess = scale + (wanted - 2 * root) * root / slope.clamp_(min=1e-12)
+            near = guess.clamp(low, high)  # a step a little beyond an end stops there, a wild one is halved instead
+            scale = torch.where((guess - near).abs_() > (high - low) / 100, (low + high) / 2, near)
     if not (shape.requires_grad or sharp.requires_grad):
         return scale
     found, slope = at(scale)
