@@ -16,6 +16,10 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 BIN := .venv/bin
 STAMP := .venv/.installed
 OUT ?= demo
+# uv is quick; pip takes minutes, and knows what uv does not read: pip's own settings of indexes and certificates
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+install = ($(PIP) uv && UV_SYSTEM_CERTS=1 $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt $(1)) || \
+	{ echo "uv could not install; pip tries" >&2; $(PIP) $(1); }
 TESTS ?= -n auto --dist loadfile
 
 .PHONY: help demo test check docs bench slow peers clean
@@ -42,12 +46,12 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/run.py
 
 slow: $(STAMP)
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt ray
+	$(call install,ray)
 	$(BIN)/python -m pytest -q -m slow
 
 peers: $(STAMP)
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt foolbox mteb
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt --no-deps torchattacks
+	$(call install,foolbox mteb)
+	$(call install,--no-deps torchattacks)
 	$(BIN)/python -m pytest -q -m peers
 
 clean:
@@ -62,6 +66,5 @@ $(BIN)/python:
 		echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 
 $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
-	$(BIN)/uv pip install --python $(BIN)/python -c constraints.txt -e '.[dev]'
+	$(call install,-e '.[dev]')
 	@touch $@
