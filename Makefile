@@ -16,9 +16,10 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 BIN := .venv/bin
 STAMP := .venv/.installed
 OUT ?= demo
-# uv is quick; pip takes minutes, and knows what uv does not read: pip's own settings of indexes and certificates
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-install = ($(PIP) uv && UV_SYSTEM_CERTS=1 $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt $(1)) || \
+## uv is quick; pip takes minutes, and knows what uv does not read: pip's own settings of indexes and certificates
+PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+UV := UV_SYSTEM_CERTS=1 $(BIN)/uv pip install --python $(BIN)/python -c constraints.txt
+install = @echo "installing $(1)"; ($(PIP) --quiet uv && $(UV) $(1)) || \
 	{ echo "uv could not install; pip tries" >&2; $(PIP) $(1); }
 TESTS ?= -n auto --dist loadfile
 
