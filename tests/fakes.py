@@ -10,6 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from morgana.generation.pruner import Choice, Stage, Watched
 from morgana.retrieval.encoders.hash import HashEncoder
 from morgana.spec import part
 from morgana.types import Answer, Embeddings, Hits, Pixels, Query
@@ -88,3 +89,21 @@ def brittle(pixels: Pixels) -> str:
 def checkerboard(pixels: Pixels) -> Tensor:
     height, width = pixels.shape[-2:]
     return (torch.arange(height)[:, None] + torch.arange(width)) % 2
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A pruner that keeps the named tokens, of those that are left, from a layer on."""
+
+    index: tuple[int, ...]
+    layer: int = 0
+    keep: int = 0
+
+    def stages(self, depth: int) -> tuple[Stage, ...]:
+        return (Stage(self.layer, 1.0),)
+
+    def watched(self, depth: int, eyes: int) -> Watched:
+        return Watched()
+
+    def choose(self, sight: object, count: int) -> Choice:
+        return Choice(torch.tensor(self.index))

@@ -69,11 +69,12 @@ def spell(self: Any) -> str:
 
 def whole(value: object) -> str:
     """Like `repr`, with every field that has its default too: what a part still means after a default was changed."""
-    if isinstance(value, (tuple, list)):
-        inside = ", ".join(map(whole, value))
-        return f"({inside},)" if len(value) == 1 else f"({inside})"
+    return literal(value, spell_whole)
+
+
+def spell_whole(value: object) -> str:
     if not getattr(value, "__morgana_part__", False):
-        return literal(value)
+        return repr(value)
     told = (f"{f.name}={whole(getattr(value, f.name))}" for f in fields(value) if f.init and f.repr)  # type: ignore[arg-type]
     return f"{type(value).__name__}({', '.join(told)})"
 
@@ -82,7 +83,7 @@ def same(a: object, b: object) -> bool:
     return type(a) is type(b) and a == b
 
 
-def literal(value: object) -> str:
+def literal(value: object, other: Callable[[object], str] = repr) -> str:
     """Python source for a value; grey levels keep the field's spelling.
 
     >>> literal(8 / 255), literal((1, 0.5)), literal("x")
@@ -93,9 +94,9 @@ def literal(value: object) -> str:
         if levels and levels / 255 == value and len(repr(value)) > len(f"{levels}/255"):
             return f"{levels}/255"
     if isinstance(value, (tuple, list)):
-        inside = ", ".join(map(literal, value))
+        inside = ", ".join(literal(item, other) for item in value)
         return f"({inside},)" if len(value) == 1 else f"({inside})"
-    return repr(value)
+    return other(value)
 
 
 def parse(text: str) -> Any:

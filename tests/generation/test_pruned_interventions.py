@@ -1,40 +1,21 @@
 """Interventions on a prompt that a pruner shortens inside the model."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 import torch
+from fakes import Kept
 
 from morgana.generation.attention import intervening
 from morgana.generation.generators.hf import HF
 from morgana.generation.interventions.aif import AIF
 from morgana.generation.interventions.position_scaling import PositionScaling
-from morgana.generation.pruner import Choice, Stage, Watched
 from morgana.generation.pruning.fastv import FastV
 from morgana.generation.pruning.uniform_grid import UniformGrid
 from morgana.generation.shortening import pruning
 from morgana.types import Query, SpecError
 
-
-@dataclass(frozen=True)
-class Fixed:
-    """Keeps the named tokens, of those that are left, from a layer on."""
-
-    index: tuple[int, ...]
-    layer: int
-    keep: int
-
-    def stages(self, depth):
-        return (Stage(self.layer, 1.0),)
-
-    def watched(self, depth, eyes):
-        return Watched()
-
-    def choose(self, sight, count):
-        return Choice(torch.tensor(self.index))
-
-
-PRUNERS = {"inside": (Fixed((1, 2, 15), 1, 3),), "twice": (Fixed((0, 3, 9, 11), 0, 4), Fixed((1, 3), 2, 2))}
+PRUNERS = {"inside": (Kept((1, 2, 15), 1, 3),), "twice": (Kept((0, 3, 9, 11), 0, 4), Kept((1, 3), 2, 2))}
 
 
 @pytest.fixture

@@ -1,13 +1,14 @@
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 import torch
+from fakes import Kept
 
 from morgana.generation.attention import intervening
 from morgana.generation.cost import cache_bytes, prefill_cost
 from morgana.generation.generators.hf import HF
 from morgana.generation.interventions.bair import BAIR
-from morgana.generation.pruner import BEFORE, Choice, Stage, Watched, top
+from morgana.generation.pruner import BEFORE, Stage, top
 from morgana.generation.pruning.fastervlm import FasterVLM
 from morgana.generation.pruning.fastv import FastV
 from morgana.generation.pruning.random_tokens import RandomTokens
@@ -17,31 +18,13 @@ from morgana.spec import parse
 from morgana.types import Query, SpecError
 
 
-@dataclass(frozen=True)
-class Fixed:
-    """Keeps the named tokens from a layer on."""
-
-    index: tuple[int, ...]
-    layer: int = 0
-    keep: int = 0
-
-    def stages(self, depth):
-        return (Stage(self.layer, 1.0),)
-
-    def watched(self, depth, eyes):
-        return Watched()
-
-    def choose(self, sight, count):
-        return Choice(torch.tensor(self.index))
-
-
-class Broken(Fixed):
+class Broken(Kept):
     def choose(self, sight, count):
         raise RuntimeError("no")
 
 
 def fixed(index, layer=0):
-    return Fixed(tuple(index), layer, len(index))
+    return Kept(tuple(index), layer, len(index))
 
 
 FAMILY = [fixed((0, 3, 9)), fixed((1, 2, 15), 2), (RandomTokens(9), fixed((2, 4), 1), fixed((0,), 2))]
@@ -230,7 +213,7 @@ def test_a_choice_outside_its_budget_is_refused(generator, batch):
     prompt = generator.write(*batch)
     for index in ((0, 1, 2, 3), (3, 1), (1, 1), (-1, 2), (3, 16)):
         with pytest.raises(SpecError, match="with a budget of 3"):
-            passed(generator, prompt, Fixed(index, 0, 3))
+            passed(generator, prompt, Kept(index, 0, 3))
 
 
 def test_other_prompts_and_no_pass_at_all_raise(generator, batch, pixels, query):

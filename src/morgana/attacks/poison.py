@@ -14,7 +14,7 @@ import torch
 from morgana.attacks._saved import reread
 from morgana.attacks.composed import Attacked
 from morgana.attacks.target import Surroundings, Target
-from morgana.corpus.images import load, save
+from morgana.corpus.images import load, save, save_cover
 from morgana.seeds import seeded
 from morgana.types import Document, Encoder, Goal, Pixels, Query, SpecError, Threat
 
@@ -81,7 +81,7 @@ def poison(
             path = folder / f"{file_name(item.id)}.png"
             save(found.pixels[row : row + 1], path)
             if found.alpha is not None:
-                save(found.alpha[row : row + 1].expand(-1, 3, -1, -1), path.with_suffix(".cover.png"))
+                save_cover(found.alpha[row : row + 1], path)
             params = {name: value[row : row + 1] for name, value in found.params.items()}
             closing = verified(path, pixels[row : row + 1], attack.threat, params)
             made[number] = (replace(item, image=path), closing)

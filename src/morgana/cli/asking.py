@@ -98,7 +98,7 @@ def attack(
     """
     from morgana.attacks._saved import reread
     from morgana.attacks.target import Surroundings, aim
-    from morgana.corpus.images import load, save
+    from morgana.corpus.images import load, save, save_cover
     from morgana.eval.metrics.closing import closing
     from morgana.seeds import seeded
     from morgana.types import SpecError
@@ -119,7 +119,7 @@ def attack(
     line, cover = closing(pixels, saved), None
     if found.alpha is not None:
         cover = float(found.alpha.mean())
-        save(found.alpha.expand(-1, 3, -1, -1), out.with_suffix(".cover.png"))
+        save_cover(found.alpha, out)
     hits = {"clean": find(opened, seen_by, pixels, k), "attacked": find(opened, seen_by, saved, k)}
     answers = reply(generator, device, asked, (pixels, saved), list(hits.values())) if question else {}
     if json:

@@ -26,10 +26,10 @@ class Spoiled(Document):
     why: str = ""
 
 
-def attempt(place: str, read: Callable[[], Document]) -> Document:
-    """What `read` gives, or what spoilt it; a full disk is no fault of the row."""
+def attempt(place: str, read: Callable[..., Document], *given: object) -> Document:
+    """What `read(*given)` gives, or what spoilt it; a full disk is no fault of the row."""
     try:
-        return read()
+        return read(*given)
     except StoreError as error:
         if isinstance(error.__cause__, OSError):
             raise

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from morgana.corpus._views import view
-from morgana.corpus.images import load, save
+from morgana.corpus.images import load, save, save_cover
 from morgana.seeds import derive, rng
 from morgana.spec import part
 from morgana.types import Corpus, Document, Pixels, Query, SpecError, StoreError
@@ -156,7 +156,7 @@ class Clouded:
             draw = rng(self.seed, "clouded", query.id)
             pixels: Any = load(query.image)
             alpha = real_clouds(maps, draw, (pixels.shape[2], pixels.shape[3]), self.cover)
-            save(alpha.expand(-1, 3, -1, -1), path.with_name(f"{path.stem}.cover.png"))
+            save_cover(alpha, path)
             save(composite(pixels, alpha, float(draw.uniform(0.88, 1.0))), path)
         return path
 

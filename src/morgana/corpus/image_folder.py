@@ -32,7 +32,7 @@ class ImageFolder:
         """Documents one by one; one that cannot be read is given as spoiled."""
         root = Path(self.root)
         for name in self._names:
-            yield attempt(name, lambda: document(root, name))  # noqa: B023
+            yield attempt(name, document, root, name)
 
     def queries(self) -> tuple[Query, ...]:
         return ()

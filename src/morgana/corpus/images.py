@@ -135,6 +135,15 @@ def grey(levels: np.ndarray[Any, Any], path: Path) -> np.ndarray[Any, np.dtype[n
     return (levels.astype(np.float64) / white).astype(np.float32)
 
 
+def save_cover(alpha: torch.Tensor, image: Path) -> None:
+    """Write the opacity (1, 1, H, W) of what was drawn over an image, in grey, beside it."""
+    save(alpha.expand(-1, 3, -1, -1), cover_path(image))
+
+
+def cover_path(image: Path) -> Path:
+    return image.with_name(f"{image.stem}.cover.png")
+
+
 def save(pixels: Pixels, path: Path) -> None:
     """Write (1, 3, H, W) pixels as an 8-bit PNG, rounded to the nearest level; whole or not at all.
 

@@ -37,7 +37,7 @@ class JSONLines:
         """Documents one by one; a line that cannot be read is given as spoiled."""
         path, place = self._folder / "corpus.jsonl", ""
         for place, line in lines(path):
-            yield attempt(place, lambda: self._document(json_object(line, place), place))  # noqa: B023
+            yield attempt(place, self._read, line, place)
         if not place:
             raise empty(path)
 
@@ -65,6 +65,9 @@ class JSONLines:
         if not found:
             raise empty(path)
         return found
+
+    def _read(self, line: bytes, place: str) -> Document:
+        return self._document(json_object(line, place), place)
 
     def _document(self, row: dict[str, Any], place: str) -> Document:
         text = string(row, "text" if "text" in row else "contents", place)

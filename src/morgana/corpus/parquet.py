@@ -51,7 +51,7 @@ class Parquet:
             number = 0
             for batch in self._batches(path):
                 for row in batch:
-                    yield attempt(f"{path}:{number}", lambda: self._document(row, path, number))  # noqa: B023
+                    yield attempt(f"{path}:{number}", self._document, row, path, number)
                     number += 1
 
     @cached_property

@@ -66,25 +66,19 @@ class WebDataset:
                     if not member.isreg() or suffix not in (*SUFFIXES, *CAPTIONS, ".json"):
                         continue
                     if name != stem and parts:
-                        yield self._attempt(stem, parts, path)
+                        yield attempt(f"{path}:{stem}", self._read, stem, parts, path)
                         parts = {}
                     stem = name
                     parts[suffix] = content(tar, member)
         except (tarfile.TarError, EOFError, OSError) as error:
             raise StoreError(f"cannot read {path}: {str(error)[:200]}; copy it again from its source") from error
         if parts:
-            yield self._attempt(stem, parts, path)
+            yield attempt(f"{path}:{stem}", self._read, stem, parts, path)
 
-    def _attempt(self, stem: str, parts: dict[str, bytes | None], path: Path) -> Document:
-        place = f"{path}:{stem}"
-
-        def read() -> Document:
-            for suffix, data in parts.items():
-                if data is None:
-                    raise StoreError(f"{place}{suffix} has more than {LARGEST} bytes; leave it out")
-            return self._document(stem, {s: data for s, data in parts.items() if data is not None}, path)
-
-        return attempt(place, read)
+    def _read(self, stem: str, parts: dict[str, bytes | None], path: Path) -> Document:
+        if large := [suffix for suffix, data in parts.items() if data is None]:
+            raise StoreError(f"{path}:{stem}{large[0]} has more than {LARGEST} bytes; leave it out")
+        return self._document(stem, {suffix: data for suffix, data in parts.items() if data is not None}, path)
 
     def _document(self, stem: str, parts: dict[str, bytes], path: Path) -> Document:
         place = f"{path}:{stem}"

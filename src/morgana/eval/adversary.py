@@ -13,7 +13,7 @@ from torch import Tensor
 from morgana.attacks._saved import reread
 from morgana.attacks.composed import Covering
 from morgana.attacks.target import Surroundings, Target, aim
-from morgana.corpus.images import load, save
+from morgana.corpus.images import load, save, save_cover
 from morgana.eval.experiment import Experiment, bare, short_hash
 from morgana.eval.metrics.closing import closing
 from morgana.eval.records import read_json, write_json
@@ -107,7 +107,7 @@ def make(experiment: Experiment, batch: Sequence[Unit], number: int, around: Sur
         path, cover = folder / f"{unit.name}.png", None if alpha is None else alpha[row : row + 1]
         save(pixels[row : row + 1], path)
         if cover is not None:
-            save(cover.expand(-1, 3, -1, -1), folder / f"{unit.name}.cover.png")
+            save_cover(cover, path)
         mine = {name: value[row : row + 1] for name, value in params.items()}
         saved, _ = reread(path, clean[row : row + 1], threat, mine)
         change = measure(clean[row : row + 1], saved, cover)

@@ -9,7 +9,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from morgana.corpus.images import load, save
+from morgana.corpus.images import cover_path, load, save
 from morgana.eval.grounds import Explaining, Grounds, overlay
 from morgana.eval.progress import steps
 from morgana.eval.records import Ranking, Record
@@ -208,7 +208,7 @@ class Album:
         found.append(
             Picture(f"difference × {GAIN}", "what was changed, brightened", difference(self.folder / tile, path))
         )
-        cover = path.with_suffix(".cover.png")
+        cover = cover_path(path)
         if cover.exists():
             found.append(Picture("cloud map", "opacity of the clouds, white is opaque", uri(cover)))
         return found

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from morgana.corpus.clouds import maps_for, real_clouds
-from morgana.corpus.images import load
+from morgana.corpus.images import cover_path, load
 from morgana.eval.naturalness import FIELD, ssim, tell_apart
 from morgana.eval.statistics import Estimate, estimate
 from morgana.seeds import rng
@@ -37,7 +37,7 @@ def look(images: Mapping[str, tuple[Path, Path]]) -> Look:
     likeness, covers, maps = [], [], []
     for clean, judged in images.values():
         likeness.append(float(ssim(load(clean), load(judged))))
-        path = judged.with_name(f"{judged.stem}.cover.png")
+        path = cover_path(judged)
         if path.is_file():
             alpha = load(path)[:, :1]
             covers.append(float(alpha.mean()))

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from morgana import weights
 from morgana.types import SpecError, StoreError
 
 BUNDLED = Path(__file__).parents[2] / "models" / "atlas-mllm"
@@ -68,6 +69,12 @@ def read(
     if processor.tokenizer.pad_token is None:
         processor.tokenizer.pad_token = processor.tokenizer.eos_token
     return model.to(device).eval().requires_grad_(False), processor
+
+
+@lru_cache(maxsize=2)
+def fingerprint(model: Any, processor: Any) -> str:
+    """A hash of the weights and the tokenizer's work, made once for all generators that share the model."""
+    return weights.fingerprint(model, processor.tokenizer(weights.PROBE)["input_ids"])
 
 
 @contextmanager

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from morgana import weights
 from morgana.corpus.images import load as load_image
 from morgana.generation import prompts
 from morgana.generation.attention import Intervention, Reference, calibrating, intervening
@@ -63,10 +62,10 @@ class HF:
     def _loaded(self) -> tuple[Any, Any]:
         return _checkpoint.load(self.model, self.revision, self.local_files_only, self.device)
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """A hash of the weights and the tokenizer's work."""
-        return weights.fingerprint(self.network, self.processor.tokenizer(weights.PROBE)["input_ids"])
+        return _checkpoint.fingerprint(*self._loaded)
 
     @property
     def network(self) -> Any:

@@ -16,8 +16,8 @@ from pydantic import Field, field_validator, model_validator
 
 from morgana.generation.generators.hf import HF
 from morgana.interop.langchain import _messages
+from morgana.interop.langchain._built import built
 from morgana.interop.langchain._documents import from_langchain
-from morgana.spec import parse
 from morgana.types import Generator, Hit, Query, SpecError
 
 ONE_AT_A_TIME = Lock()  # LangChain batches by threads; interventions and pruners change the model while it runs
@@ -40,10 +40,7 @@ class ChatModel(BaseChatModel):
     @field_validator("generator")
     @classmethod
     def _built(cls, given: Any) -> Any:
-        found = parse(given) if isinstance(given, str) else given
-        if found is not None and not callable(found):
-            raise SpecError(f"{given!r} is no generator; `morgana list generator` shows those there are")
-        return found
+        return None if given is None else built(given, "generator")
 
     @model_validator(mode="after")
     def _greedy(self) -> ChatModel:

@@ -10,9 +10,9 @@ from langchain_core import callbacks, documents
 from langchain_core.documents.compressor import BaseDocumentCompressor
 from pydantic import ConfigDict, field_validator
 
+from morgana.interop.langchain._built import built
 from morgana.interop.langchain._documents import SCORE, from_langchain, to_langchain
-from morgana.spec import parse
-from morgana.types import Hit, Query, SpecError
+from morgana.types import Hit, Query
 
 
 class Compressor(BaseDocumentCompressor):
@@ -29,10 +29,7 @@ class Compressor(BaseDocumentCompressor):
     @field_validator("stage")
     @classmethod
     def _built(cls, given: Any) -> Any:
-        found = parse(given) if isinstance(given, str) else given
-        if not callable(found):
-            raise SpecError(f"{given!r} is no stage; `morgana list stage` shows those there are")
-        return found
+        return built(given, "stage")
 
     def compress_documents(
         self,

@@ -8,10 +8,10 @@ from typing import Any
 from langchain_core import callbacks, documents, retrievers
 from pydantic import Field, field_validator
 
+from morgana.interop.langchain._built import built
 from morgana.interop.langchain._documents import to_langchain
 from morgana.pipeline import Pipeline
-from morgana.spec import parse
-from morgana.types import Query, SpecError
+from morgana.types import Query
 
 
 class Retriever(retrievers.BaseRetriever):
@@ -28,10 +28,7 @@ class Retriever(retrievers.BaseRetriever):
     @field_validator("retriever")
     @classmethod
     def _built(cls, given: Any) -> Any:
-        found = parse(given) if isinstance(given, str) else given
-        if not callable(found):
-            raise SpecError(f"{given!r} is no retriever; `morgana list retriever` shows those there are")
-        return found
+        return built(given, "retriever")
 
     def _get_relevant_documents(
         self,
