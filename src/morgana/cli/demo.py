@@ -79,7 +79,7 @@ helps against PGD's small changes while the attacker does not know of it, less w
 
 NEXT = """
 Go on from here:
-  morgana search {out}/atlas.index --text "boats at a quay"
+  morgana search {out}/atlas.index --image {tile}
   morgana attack {out}/atlas.index --image {tile} --attack "CloudWeb(steps=60)" --out {out}/cloudy.png
   morgana ask {out}/atlas.index --image {out}/cloudy.png "{question}\""""
 
