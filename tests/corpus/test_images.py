@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from morgana.corpus.images import LARGEST, load, load_all, save
+from morgana.corpus.images import LARGEST, PART, load, load_ahead, save
 from morgana.types import SpecError, StoreError
 
 RAMP = np.arange(6 * 4 * 3, dtype=np.uint8).reshape(6, 4, 3) * 3  # 6 high, 4 wide, no two pixels alike
@@ -55,16 +55,15 @@ def test_what_is_loaded_is_one_float_image(tmp_path):
 
 
 def test_images_that_are_decoded_side_by_side_come_in_order_and_the_first_bad_one_is_named(tmp_path):
-    paths = [tmp_path / f"{level}.png" for level in range(20)]
+    paths = [tmp_path / f"{level}.png" for level in range(PART + 8)]
     for level, path in enumerate(paths):
         save(torch.full((1, 3, 1 + level, 2), level / 255), path)
-    assert [(pixels.shape[2], round(255 * pixels.max().item())) for pixels in load_all(paths)] == [
-        (1 + level, level) for level in range(20)
-    ]
+    parts = [[(pixels.shape[2], round(255 * pixels.max().item())) for pixels in part] for part in load_ahead(paths)]
+    assert parts == [[(1 + i, i) for i in range(PART)], [(1 + i, i) for i in range(PART, PART + 8)]]
     paths[3].write_bytes(b"")
     paths[7].unlink()
     with pytest.raises(StoreError, match=r"3\.png is empty"):
-        load_all(paths)
+        next(load_ahead(paths))
 
 
 def test_grey_of_16_bits_is_scaled_by_65535(tmp_path):

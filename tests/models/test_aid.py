@@ -8,7 +8,7 @@ from morgana.corpus.aid import AID
 from morgana.corpus.images import load
 from morgana.models import _aid_words as words
 from morgana.models._aid_lessons import STORED, WEATHER, Batch, Lessons, photographs
-from morgana.models.aid import contrast, targets, train_aid
+from morgana.models.aid import EXACT, as_product, contrast, targets, train_aid
 from morgana.retrieval.encoders.openclip import OpenCLIP
 
 
@@ -77,7 +77,7 @@ def test_targets_are_shared_by_what_fits_and_favour_the_own_text():
         tuple(map(frozenset, (["Port"], ["Park"], ["Port"], ["Port"]))),
     )
     found = targets(batch, ["a", "b", "c"])
-    assert_close(found, torch.tensor([[0.7, 0.0, 0.3], [0.0, 1.0, 0.0]]))
+    assert_close(found, torch.tensor([[0.5 + EXACT / 2, 0.0, 0.5 - EXACT / 2], [0.0, 1.0, 0.0]]))
 
 
 def test_the_loss_is_the_cross_entropy_in_both_directions():
@@ -88,6 +88,17 @@ def test_the_loss_is_the_cross_entropy_in_both_directions():
     there = (torch.logsumexp(logits, 1) - logits.diagonal()).mean()
     back = (torch.logsumexp(logits[:, :2], 0) - logits.diagonal()).mean()  # the third text is nobody's
     assert_close(contrast(image, text, scale, target), (there + back) / 2)
+
+
+@pytest.mark.parametrize(("stride", "side"), [(1, 2), (1, 3), (2, 6)])
+def test_a_convolution_as_a_product_is_the_convolution(stride, side):
+    conv = torch.nn.Conv2d(8, 16, 3, stride=stride, padding=1, dtype=torch.float64)
+    pixels = torch.randn(4, 8, side, side, dtype=torch.float64, requires_grad=True)
+    parameters = (pixels, conv.weight, conv.bias)
+    ours, theirs = as_product(conv, pixels), conv(pixels)
+    assert_close(ours, theirs)
+    for got, wanted in zip(*(torch.autograd.grad((y**2).sum(), parameters) for y in (ours, theirs)), strict=True):
+        assert_close(got, wanted)
 
 
 def test_labels_become_words():

@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 from tokenizers import Tokenizer
 
+from morgana.corpus.atlas.questions import UNKNOWN
+from morgana.corpus.atlas.world import OBJECTS
 from morgana.generation import prompts
 from morgana.generation.reference import reference_processor
 from morgana.models.conversation import PATCHES, Writer
@@ -52,3 +54,31 @@ def test_lessons_never_name_the_place_before_the_visual_questions():
         kinds = [q.kind for q in lesson(draw, 0, 3, 6).questions]
         first = kinds.index("knowledge") if "knowledge" in kinds else len(kinds)
         assert all(kind == "knowledge" for kind in kinds[first:])
+
+
+def test_some_lessons_ask_for_what_only_an_article_speaks_of():
+    draw, mistaken = rng(0, "mistaken"), 0
+    for _ in range(100):
+        taught = lesson(draw, 0, 3, 6)
+        there = {group.object for group in taught.view.site.things}
+        for question in taught.questions:
+            if question.kind == "mistaken":
+                mistaken += 1
+                thing = next(o for o in OBJECTS if o in question.text)
+                assert thing not in there
+                assert any(thing in text for text in taught.articles)
+                assert question.short == "no"
+    assert mistaken > 10
+
+
+def test_some_lessons_have_the_article_of_a_like_place_beside_the_right_one():
+    draw, beside = rng(0, "rival"), 0
+    for _ in range(100):
+        taught = lesson(draw, 0, 3, 6)
+        named = [text for text in taught.articles if f"the {taught.view.site.kind} is called" in text]
+        known = any(q.kind == "knowledge" and q.short != UNKNOWN for q in taught.questions)
+        assert len(named) <= 1 or known  # without the right article, one of its kind would mislead
+        if len(named) == 2:
+            beside += 1
+            assert len({text.split("Seen from above ")[1].split(".")[0] for text in named}) == 2
+    assert beside > 5

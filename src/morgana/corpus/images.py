@@ -7,9 +7,10 @@ become RGB, and 16-bit grey is divided by 65535 (16-bit colour keeps its 8 high 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "AVIF", "JPEG2000
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".ppm", ".avif", ".jp2"))
 LARGEST = 50_000_000  # pixels; 600 MB as float32
 WORKERS = 4  # images decoded at a time
+PART = 32  # images handed on at a time
 SLACK = 1e-4  # how far outside [0, 1] a rounding error may lead
 
 
@@ -45,12 +47,15 @@ def load(path: Path) -> Pixels:
     return torch.from_numpy(levels).permute(2, 0, 1).unsqueeze(0).contiguous()
 
 
-def load_all(paths: Sequence[Path]) -> list[Pixels]:
-    """Each image as `load` gives it, decoded side by side; raises what the first that fails raises."""
-    if len(paths) < 2:
-        return [load(path) for path in paths]
-    with ThreadPoolExecutor(min(WORKERS, len(paths))) as pool:
-        return list(pool.map(load, paths))
+def load_ahead(paths: Sequence[Path]) -> Iterator[list[Pixels]]:
+    """The images as `load` gives them, PART at a time; later parts are decoded while the caller works on one.
+
+    Raises what the first that fails raises.
+    """
+    with ThreadPoolExecutor(WORKERS) as pool:
+        decoded = pool.map(load, paths)
+        while part := list(islice(decoded, PART)):
+            yield part
 
 
 def check_file(path: Path) -> None:

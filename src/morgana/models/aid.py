@@ -25,10 +25,11 @@ from morgana.models.retriever import MEAN, STD, write, write_config
 from morgana.models.tokenizer import learn
 from morgana.seeds import seeded
 
-SIZE, FIRST, GROWN = 96, 64, 0.5  # side in pixels, at first, and from which part of the steps the full side
+SIZE, FIRST, GROWN = 96, 64, 0.75  # side in pixels, at first, and from which part of the steps the full side
 BATCH = 128
-EXACT = 0.4  # share of a pair's target that is its own text; the rest goes to all texts of its key
+EXACT = 0.2  # share of a pair's target that is its own text; the rest goes to all texts of its key
 VOCABULARY = 1536
+WIDE = 512  # channels from which a convolution of these small maps is faster as a product
 SETTLING = 16  # batches that the batch norms' final statistics are taken over
 MODEL: dict[str, Any] = {
     "embed_dim": 192,
@@ -98,7 +99,20 @@ def build() -> Any:
     from open_clip.model import CustomTextCLIP
 
     text = {k: v for k, v in MODEL["text_cfg"].items() if k != "hf_tokenizer_name"}
-    return CustomTextCLIP(embed_dim=MODEL["embed_dim"], vision_cfg=MODEL["vision_cfg"], text_cfg=text)
+    model = CustomTextCLIP(embed_dim=MODEL["embed_dim"], vision_cfg=MODEL["vision_cfg"], text_cfg=text)
+    for module in model.visual.modules():
+        if isinstance(module, nn.Conv2d) and module.out_channels >= WIDE and module.kernel_size == (3, 3):
+            module.forward = partial(as_product, module)  # type: ignore[method-assign]
+    return model
+
+
+def as_product(conv: nn.Conv2d, pixels: Tensor) -> Tensor:
+    """A square convolution as one matrix product: three times as fast on a CPU where 2 × 2 cells are 512 wide."""
+    size, stride, margin = conv.kernel_size[0], conv.stride[0], int(conv.padding[0])
+    height, width = ((side + 2 * margin - size) // stride + 1 for side in pixels.shape[2:])
+    patches = functional.unfold(pixels, size, padding=margin, stride=stride).transpose(1, 2)  # (B, cells, C · size²)
+    cells = functional.linear(patches, conv.weight.flatten(1), conv.bias)
+    return cells.transpose(1, 2).view(len(pixels), -1, height, width)
 
 
 def write_tokenizer(out: Path, tiles: Sequence[Tile]) -> None:

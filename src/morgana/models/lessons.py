@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from morgana.corpus.atlas.language import (
     DISTRACTORS,
     atmosphere_article,
     kind_article,
+    plural,
     site_article,
 )
 from morgana.corpus.atlas.questions import (
@@ -19,16 +21,23 @@ from morgana.corpus.atlas.questions import (
     VISUAL,
     Question,
     contradict,
+    hidden,
     knowledge,
+    mistaken,
     presence,
     visual,
 )
-from morgana.corpus.atlas.world import KINDS, Site, View, pick, site, view
+from morgana.corpus.atlas.world import KINDS, OBJECTS, Site, View, pick, site, view
 
 TRAIN_SITES = 10_000_000  # numbers below this are for training; the corpus `Atlas` takes its sites from above
 TRIES = 20  # questions drawn before a view is held to have no more
 SPLITS = ("present", "present", "random", "popular", "adversarial")
-LOOKS = (*VISUAL, "count", "count", "place")  # what is learned last is asked most
+LOOKS = (*VISUAL, "scene", "count", "count", "colour", "place")  # what is learned last is asked most
+MISTAKEN = 0.2  # share of the looks at something that only an article speaks of
+CONFLICT, RIVAL = (
+    0.33,
+    0.33,
+)  # shares of the lessons with the site's article: one detail wrong; a like place's beside it
 NAMED_FIRST = 0.5  # share of the lessons whose first knowledge question is for the name, the longest thing to copy
 
 
@@ -45,8 +54,9 @@ def lesson(draw: np.random.Generator, seed: int, articles: int = 3, turns: int =
     """A conversation about a training site.
 
     Visual questions come before any knowledge question, which would name the kind of place. The site's own article
-    is there in 70 % of the lessons, in a third of those with one visible detail wrong; so an article is never a
-    safe guide to what the image shows.
+    is there in 70 % of the lessons; in some one visible detail of it is wrong, and in some an article of a place of
+    the same kind stands beside it. So no article is a safe guide to what the image shows, nor the kind of place to
+    which article is meant.
     """
     seen = view(seed, site(seed, int(draw.integers(sites))), int(draw.integers(1000)))
     texts = [other_article(draw, seed, seen.site, sites) for _ in range(articles)]
@@ -54,14 +64,19 @@ def lesson(draw: np.random.Generator, seed: int, articles: int = 3, turns: int =
     asked = []
     if known:
         described, conflict = seen.site, None
-        if draw.random() < 0.33 and (false := contradict(seen, draw)):
+        chance = draw.random()
+        if chance < CONFLICT and (false := contradict(seen, draw)):
             described, conflict = replace(seen.site, things=false[0]), false[1]
-        texts[int(draw.integers(articles))] = site_article(described, draw)
+        own, *rest = draw.permutation(articles).tolist()
+        texts[own] = site_article(described, draw)
+        if rest and CONFLICT < chance < CONFLICT + RIVAL and not hidden(seen):
+            texts[rest[0]] = site_article(rival(draw, seed, seen.site, sites), draw)
         if conflict:
             asked.append(conflict)
+    absent = told(texts, seen)
     looks = int(draw.integers(1, turns)) if known else turns - 1
     for _ in range(TRIES):
-        question = look(seen, draw)
+        question = look(seen, draw, absent)
         if question and len(asked) < looks and question.text not in {q.text for q in asked}:
             asked.append(question)
     asked.sort(key=lambda q: q.about == "describe")  # a description answers every question after it
@@ -89,10 +104,27 @@ def reading(
     return Lesson(view(seed, first, 0), tuple(site_article(s, draw) for s in found.values()), tuple(asked))
 
 
-def look(seen: View, draw: np.random.Generator) -> Question | None:
+def told(texts: Sequence[str], seen: View) -> tuple[str, ...]:
+    """The objects that some article speaks of and the image does not show."""
+    words = {word.strip(".") for text in texts for word in text.split()}
+    there = {group.object for group in seen.site.things}
+    return tuple(o for o in OBJECTS if o not in there and words & {o, plural(o, 2)})
+
+
+def look(seen: View, draw: np.random.Generator, absent: Sequence[str] = ()) -> Question | None:
+    if absent and draw.random() < MISTAKEN:
+        return mistaken(seen, pick(draw, tuple(absent)), draw)
     if draw.random() < 0.3:
         return presence(seen, pick(draw, SPLITS), draw)
     return visual(seen, pick(draw, LOOKS), draw)
+
+
+def rival(draw: np.random.Generator, seed: int, at: Site, sites: int) -> Site:
+    """A site of the same kind that looks otherwise."""
+    while True:
+        other = site(seed, int(draw.integers(sites)))
+        if other.kind == at.kind and set(other.things) != set(at.things):
+            return other
 
 
 def other_article(draw: np.random.Generator, seed: int, at: Site, sites: int) -> str:

@@ -1,4 +1,4 @@
-"""What is asked of Atlas: knowledge, visual, presence and conflict questions with their answers.
+"""What is asked of Atlas: knowledge, visual, presence, conflict and mistaken questions with their answers.
 
 Answers are whole sentences. `short` is the part that decides whether an answer is right: the name, number, colour or
 yes/no that it must contain.
@@ -22,7 +22,7 @@ VISUAL = ("scene", "count", "colour", "place", "weather", "describe")
 class Question:
     """One question about one view."""
 
-    kind: str  # "knowledge", "visual", "presence" or "conflict"
+    kind: str  # "knowledge", "visual", "presence", "conflict" or "mistaken"
     about: str  # one of KNOWLEDGE, VISUAL or a presence split
     text: str
     answer: str
@@ -134,6 +134,20 @@ def presence(view: View, split: str, draw: np.random.Generator) -> Question | No
     else:
         thing = pick(draw, absent)
     return Question("presence", split, f"Is there a {thing} in the image?", f"No, there is no {thing}.", "no")
+
+
+def mistaken(view: View, thing: str, draw: np.random.Generator) -> Question | None:
+    """A question about something that is not there, as someone who trusts another place's article would ask it."""
+    if hidden(view) or thing in {g.object for g in view.site.things}:
+        return None
+    about = pick(draw, ("colour", "place", "count", "presence"))
+    if about == "count":
+        return Question("mistaken", about, f"How many {thing}s are there?", f"There are no {thing}s.", "no")
+    if about == "presence":
+        return Question("mistaken", about, f"Is there a {thing} in the image?", f"No, there is no {thing}.", "no")
+    said = pick(draw, (f"is the {thing}", f"are the {thing}s"))
+    asked = f"Where {said}?" if about == "place" else f"What colour {said}?"
+    return Question("mistaken", about, asked, f"There is no {thing}.", "no")
 
 
 def contradict(view: View, draw: np.random.Generator) -> tuple[tuple[Things, ...], Question] | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from morgana.corpus.images import load_all
+from morgana.corpus.images import load_ahead
 from morgana.files import unfit
 from morgana.index import Index, Where
 from morgana.spec import part
@@ -21,8 +21,9 @@ class Dense:
     """The k best documents of the index folder `index` by cosine.
 
     A query with an image is embedded by its image, else by its text. Without an `encoder`, the one that built the index
-    is built from its name. Queries are taken `batch_size` at a time, images of one size in one call. `where` is a
-    filter by metadata, `year >= 1980 and operator != "x"`; `source` searches the vectors of `text` or of `image` only.
+    is built from its name. Queries are taken `batch_size` at a time, images of one size together, and the next images
+    are decoded while the encoder works. `where` is a filter by metadata, `year >= 1980 and operator != "x"`; `source`
+    searches the vectors of `text` or of `image` only.
     """
 
     index: str
@@ -49,14 +50,16 @@ class Dense:
     def embed(self, queries: Sequence[Query]) -> Embeddings:
         """(B, D) unit rows, without gradients."""
         rows: dict[int, Tensor] = {}
-        by_size: dict[tuple[int, ...], dict[int, Pixels]] = {}
         images = {i: query.image for i, query in enumerate(queries) if query.image is not None}
-        for i, pixels in zip(images, load_all(list(images.values())), strict=True):
-            by_size.setdefault(tuple(pixels.shape), {})[i] = pixels
         texts = {i: asked(query) for i, query in enumerate(queries) if i not in images}
+        places = iter(images)
         with torch.no_grad():
-            for same in by_size.values():
-                rows |= dict(zip(same, self.by.encode_image(torch.cat(list(same.values()))), strict=True))
+            for part in load_ahead(list(images.values())):
+                by_size: dict[torch.Size, dict[int, Pixels]] = {}
+                for pixels in part:
+                    by_size.setdefault(pixels.shape, {})[next(places)] = pixels
+                for same in by_size.values():
+                    rows |= dict(zip(same, self.by.encode_image(torch.cat(list(same.values()))), strict=True))
             if texts:
                 rows |= dict(zip(texts, self.by.encode_text(list(texts.values())), strict=True))
         return torch.stack([rows[i] for i in range(len(queries))])
