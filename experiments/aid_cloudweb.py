@@ -91,7 +91,7 @@ def aid_cloudweb(
 @app.command()
 def train(
     out: Annotated[Path, typer.Option(help="The model folder, outside the repository; resumes.")] = WEIGHTS,
-    steps: Annotated[int, typer.Option(min=1, help="Batches of 128 images.")] = 2000,
+    steps: Annotated[int, typer.Option(min=1, help="Batches of 128 images.")] = 3000,
     seed: int = 0,
     device: str = "cpu",
     limit: Annotated[int | None, typer.Option(help="At most so many tiles, for a quick look.")] = None,

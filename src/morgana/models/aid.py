@@ -53,7 +53,7 @@ def train_aid(
     root: Path,
     clouds: Path,
     out: Path,
-    steps: int = 2000,
+    steps: int = 3000,
     seed: int = 0,
     device: str = "cpu",
     limit: int | None = None,

@@ -31,8 +31,9 @@ from morgana.corpus.atlas.world import KINDS, OBJECTS, Site, View, pick, site, v
 
 TRAIN_SITES = 10_000_000  # numbers below this are for training; the corpus `Atlas` takes its sites from above
 TRIES = 20  # questions drawn before a view is held to have no more
-SPLITS = ("present", "present", "random", "popular", "adversarial")
+SPLITS = ("present", "random", "popular", "adversarial")
 LOOKS = (*VISUAL, "scene", "count", "count", "colour", "place")  # what is learned last is asked most
+ASKED = 0.35  # share of the looks that are yes/no questions
 MISTAKEN = 0.2  # share of the looks at something that only an article speaks of
 CONFLICT, RIVAL = (
     0.33,
@@ -114,7 +115,7 @@ def told(texts: Sequence[str], seen: View) -> tuple[str, ...]:
 def look(seen: View, draw: np.random.Generator, absent: Sequence[str] = ()) -> Question | None:
     if absent and draw.random() < MISTAKEN:
         return mistaken(seen, pick(draw, tuple(absent)), draw)
-    if draw.random() < 0.3:
+    if draw.random() < ASKED:
         return presence(seen, pick(draw, SPLITS), draw)
     return visual(seen, pick(draw, LOOKS), draw)
 
