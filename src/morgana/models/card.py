@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import torch
 
 from morgana.corpus.atlas.corpus import Atlas, Item
-from morgana.corpus.atlas.language import NUMBERS, plural
+from morgana.corpus.atlas.language import NUMBERS, named
 from morgana.corpus.atlas.questions import Question
-from morgana.corpus.atlas.world import OBJECTS, Site
+from morgana.corpus.atlas.world import Site
 from morgana.corpus.images import load
 from morgana.eval.statistics import Estimate, proportion
 from morgana.seeds import rng
@@ -89,8 +89,7 @@ def truth(question: Question, place: Site) -> str | None:
         return place.kind
     if question.kind != "presence" and question.about not in ("count", "colour", "place"):
         return None
-    words = question.text.rstrip("?").split()
-    noun = next(o for o in OBJECTS if o in words or plural(o, 2) in words)
+    (noun,) = named(question.text)
     group = next((g for g in place.things if g.object == noun), None)
     if question.kind == "presence":
         return "yes" if group else "no"

@@ -12,7 +12,7 @@ from morgana.corpus.atlas.language import (
     DISTRACTORS,
     atmosphere_article,
     kind_article,
-    plural,
+    named,
     site_article,
 )
 from morgana.corpus.atlas.questions import (
@@ -27,7 +27,7 @@ from morgana.corpus.atlas.questions import (
     presence,
     visual,
 )
-from morgana.corpus.atlas.world import KINDS, OBJECTS, Site, View, pick, site, view
+from morgana.corpus.atlas.world import KINDS, Site, View, pick, site, view
 
 TRAIN_SITES = 10_000_000  # numbers below this are for training; the corpus `Atlas` takes its sites from above
 TRIES = 20  # questions drawn before a view is held to have no more
@@ -107,14 +107,13 @@ def reading(
 
 def told(texts: Sequence[str], seen: View) -> tuple[str, ...]:
     """The objects that some article speaks of and the image does not show."""
-    words = {word.strip(".") for text in texts for word in text.split()}
     there = {group.object for group in seen.site.things}
-    return tuple(o for o in OBJECTS if o not in there and words & {o, plural(o, 2)})
+    return tuple(o for o in named(" ".join(texts)) if o not in there)
 
 
-def look(seen: View, draw: np.random.Generator, absent: Sequence[str] = ()) -> Question | None:
+def look(seen: View, draw: np.random.Generator, absent: tuple[str, ...]) -> Question | None:
     if absent and draw.random() < MISTAKEN:
-        return mistaken(seen, pick(draw, tuple(absent)), draw)
+        return mistaken(seen, pick(draw, absent), draw)
     if draw.random() < ASKED:
         return presence(seen, pick(draw, SPLITS), draw)
     return visual(seen, pick(draw, LOOKS), draw)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from morgana.corpus.atlas.world import Site, Things, View, pick
+from morgana.corpus.atlas.world import OBJECTS, Site, Things, View, pick
 
 NUMBERS = ("no", "one", "two", "three", "four")
 
@@ -188,6 +188,12 @@ DISTRACTORS = {
 
 def plural(thing: str, count: int) -> str:
     return thing if count == 1 else f"{thing}s"
+
+
+def named(text: str) -> tuple[str, ...]:
+    """The objects that a text speaks of, one or several."""
+    words = {word.strip(".?") for word in text.split()}
+    return tuple(o for o in OBJECTS if words & {o, plural(o, 2)})
 
 
 def group(things: Things) -> str:

@@ -106,10 +106,12 @@ def count(view: View, draw: np.random.Generator) -> Question:
     there = {g.object: g.count for g in view.site.things}
     absent = tuple(o for o in OBJECTS if o not in there)
     thing = pick(draw, tuple(there)) if there and draw.random() < 0.8 else pick(draw, absent)
-    number = there.get(thing, 0)
-    verb = "is" if number == 1 else "are"
-    said = f"There {verb} {NUMBERS[number]} {plural(thing, number)}."
-    return Question("visual", "count", f"How many {thing}s are there?", said, NUMBERS[number])
+    return how_many("visual", thing, there.get(thing, 0))
+
+
+def how_many(kind: str, thing: str, number: int) -> Question:
+    said = f"There {'is' if number == 1 else 'are'} {NUMBERS[number]} {plural(thing, number)}."
+    return Question(kind, "count", f"How many {thing}s are there?", said, NUMBERS[number])
 
 
 def presence(view: View, split: str, draw: np.random.Generator) -> Question | None:
@@ -125,15 +127,19 @@ def presence(view: View, split: str, draw: np.random.Generator) -> Question | No
     if split == "present":
         if not there:
             return None
-        thing = pick(draw, there)
-        return Question("presence", split, f"Is there a {thing} in the image?", f"Yes, there is a {thing}.", "yes")
+        return is_there("presence", split, pick(draw, there), answer="yes")
     if split == "popular":
         thing = max(absent, key=lambda o: (len(USUAL[o]), o))
     elif split == "adversarial":
         thing = pick(draw, tuple(o for o in absent if view.site.kind in USUAL[o]) or absent)
     else:
         thing = pick(draw, absent)
-    return Question("presence", split, f"Is there a {thing} in the image?", f"No, there is no {thing}.", "no")
+    return is_there("presence", split, thing, answer="no")
+
+
+def is_there(kind: str, about: str, thing: str, *, answer: str) -> Question:
+    said = f"Yes, there is a {thing}." if answer == "yes" else f"No, there is no {thing}."
+    return Question(kind, about, f"Is there a {thing} in the image?", said, answer)
 
 
 def mistaken(view: View, thing: str, draw: np.random.Generator) -> Question | None:
@@ -142,9 +148,9 @@ def mistaken(view: View, thing: str, draw: np.random.Generator) -> Question | No
         return None
     about = pick(draw, ("colour", "place", "count", "presence"))
     if about == "count":
-        return Question("mistaken", about, f"How many {thing}s are there?", f"There are no {thing}s.", "no")
+        return how_many("mistaken", thing, 0)
     if about == "presence":
-        return Question("mistaken", about, f"Is there a {thing} in the image?", f"No, there is no {thing}.", "no")
+        return is_there("mistaken", about, thing, answer="no")
     said = pick(draw, (f"is the {thing}", f"are the {thing}s"))
     asked = f"Where {said}?" if about == "place" else f"What colour {said}?"
     return Question("mistaken", about, asked, f"There is no {thing}.", "no")
