@@ -17,7 +17,7 @@ from morgana.generation.interventions.image_masks import NAAViT
 from morgana.generation.interventions.position_scaling import PositionScaling
 from morgana.generation.interventions.var import VAR
 from morgana.generation.interventions.wrappers import InLayers
-from morgana.generation.needs import Layers, Needs, answering, every
+from morgana.generation.needs import Layers, Needs, after_image, answering, every
 from morgana.types import Query, SpecError
 
 ROWS = (
@@ -113,7 +113,7 @@ def test_rows_in_pieces_are_the_rows_at_once(generator, batch, part, monkeypatch
         torch.testing.assert_close(cut[i, spans.start :], whole[i, spans.start :], atol=2e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("at", ["scores", "mask", "states", "positions", "logits"])
+@pytest.mark.parametrize("at", ["scores", "weights", "mask", "states", "positions", "logits"])
 def test_nothing_is_left_behind_after_an_exception_at_any_place(generator, batch, at):
     network, prompt = generator.network, generator.write(*batch)
     plain = passed(generator, prompt)
@@ -179,10 +179,32 @@ def test_scaled_positions_are_those_of_a_model_that_is_given_them(tiny_llava_fol
     )
 
 
-def test_masks_are_settled_before_scores_whatever_the_order(generator, batch):
-    prompt = generator.write(*batch)
-    one, two = (passed(generator, prompt, parts) for parts in ((DropLayers(0), VAR_), (VAR_, DropLayers(0))))
+def test_masks_are_settled_before_scores_and_these_before_weights_whatever_the_order(generator, batch):
+    prompt, half = generator.write(*batch), Edit(lambda x, view: x / 2, Needs(rows=every))
+    parts = (DropLayers(1), half, VAR_)
+    one, two = (passed(generator, prompt, order) for order in (parts, parts[::-1]))
     assert torch.equal(one, two)
+    assert not torch.equal(one, passed(generator, prompt, parts[:2]))
+    assert not torch.equal(one, passed(generator, prompt, parts[1:]))
+
+
+def test_weights_are_the_softmax_of_the_scores_as_far_as_the_rows_see(generator, batch):
+    prompt, seen = generator.write(*batch), {}
+
+    def watch(x, view):
+        seen[view.rows[:, -1].tolist()[0], view.layer] = x.clone()
+        return x
+
+    def soften(x, view):
+        wide = seen[view.rows[:, -1].tolist()[0], view.layer]
+        torch.testing.assert_close(x, wide.softmax(-1)[..., : x.shape[-1]])
+        assert (wide[..., x.shape[-1] :].isneginf()).all()
+        assert x.shape[-1] >= view.layout.visual.stop
+        return x
+
+    passed(generator, prompt, (Edit(watch, Needs(rows=after_image)),))
+    passed(generator, prompt, (Edit(soften, Needs(rows=after_image, at="weights")),))
+    assert seen
 
 
 VAR_ = VAR(tau=1.5, mass=0.0, rho=0.9, first=0, stop=None)

@@ -25,13 +25,14 @@ class Intervention(Protocol):
     `edit` is given, and gives back, by `needs.at`:
 
     scores     (B, H, R, N) scaled attention scores before the softmax, -inf where masked
+    weights    (B, H, R, K) attention after it; K ≤ N: keys behind the image and behind these rows' sight are left out
     mask       (B, 1, R, N) what is added to the scores: 0, or -inf where masked; may come back with H heads
     states     (B, R, D) what a layer gives to the next
     positions  (B, 1, N) float positions of all tokens; may come back as (B, G, N), one for each head of the keys
     logits     (B, R, V) of the next token
 
     It must not write into its argument, and gives back equal numbers where it does nothing: those keep their bits.
-    Masks are settled first, then scores, each in the order of the interventions.
+    Masks are settled first, then scores, then weights, each in the order of the interventions.
     """
 
     @property
@@ -67,10 +68,15 @@ class Block:
     sight: dict[str, Any] = field(default_factory=dict)  # what the vision tower was given
     branches: dict[int, tuple[Block, Any]] = field(default_factory=dict)  # see _hooks
 
-    @property
+    @cached_property
     def depth(self) -> int:
         """Layers of the text tower."""
         return int(self.model.config.get_text_config().num_hidden_layers)
+
+    @cached_property
+    def heads(self) -> int:
+        """Query heads of the text tower."""
+        return int(self.model.config.get_text_config().num_attention_heads)
 
     @cached_property
     def needs(self) -> tuple[Needs, ...]:
@@ -124,7 +130,8 @@ class Block:
             rows=index,
             mine=mine,
             depth=self.depth,
-            heads=int(self.model.config.get_text_config().num_attention_heads),
+            heads=self.heads,
+            keys=self.stop,
             hidden=self.hidden if self.needs[i].hidden else None,
             memory=self.memories[i],
             calibrating=self.calibrating,

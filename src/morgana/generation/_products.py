@@ -23,6 +23,11 @@ def grouped(left: Tensor, right: Tensor) -> Tensor:
     return made.view(batch, heads, rows, right.shape[-1])
 
 
+def corner(rows: tuple[int, int], keys: int, device: torch.device) -> Tensor:
+    """(1, 1, R, keys - rows[0]) the part of the causal mask that hides anything from these tokens: its last columns."""
+    return torch.full((1, 1, rows[1] - rows[0], keys - rows[0]), HIDDEN, device=device).triu_(1)
+
+
 def masks(
     index: Tensor,
     attention_mask: Tensor | None,
@@ -36,8 +41,9 @@ def masks(
     `even` are the queries that the rows are, if they are the same run of them in every prompt.
     """
     if attention_mask is None and window is None and even is not None:
-        rows = torch.full((1, 1, index.shape[1], keys), HIDDEN, device=index.device)
-        return rows.triu_(first + even[0] + 1).expand(len(index), -1, -1, -1)
+        start = first + even[0]
+        made = torch.nn.functional.pad(corner((start, first + even[1]), keys, index.device), (start, 0))
+        return made.expand(len(index), -1, -1, -1)
     place = index - first
     if attention_mask is None or attention_mask.dim() == 2:  # causal; 2: FlashAttention's padding mask
         column, row = torch.arange(keys, device=index.device), index[:, None, :, None]
@@ -58,9 +64,19 @@ def masks(
     return picked.to(torch.promote_types(picked.dtype, torch.float32)).masked_fill(hidden, HIDDEN)
 
 
-def differing(made: Tensor, plain: Tensor) -> Tensor:
-    """(…, R) which rows (…, R, N) differ anywhere; in floats, which is several times as fast as in truth values."""
-    return made.detach().clone().ne_(plain.detach()).amax(-1) > 0
+def differing(made: Tensor, plain: Tensor, *, spent: bool = False) -> Tensor:
+    """(…, R) which rows (…, R, N) differ anywhere; in floats, which is several times as fast as in truth values.
+
+    `spent`: nobody needs `plain` any more, so that it is written over.
+    """
+    made, plain = made.detach(), plain.detach()
+    return torch.ne(made, plain, out=plain if spent else torch.empty_like(made)).amax(-1) > 0
+
+
+def reach(mask: Tensor) -> int:
+    """How many keys there are up to the last that any row of `mask` (B, H, R, N) sees; all if they see none."""
+    seen = (mask.detach().amax((0, 1, 2)) > HIDDEN).nonzero()
+    return int(seen[-1]) + 1 if len(seen) else mask.shape[-1]
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float | None) -> Tensor:
@@ -68,8 +84,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: 
 
     Keys behind the last one that anybody sees are left out.
     """
-    seen = (mask.detach().amax((0, 1, 2)) > HIDDEN).nonzero()
-    stop = int(seen[-1]) + 1 if len(seen) else mask.shape[-1]
+    stop = reach(mask)
     key, value, mask = key[:, :, :stop], value[:, :, :stop], mask[..., :stop]
     groups = query.shape[1] // key.shape[1]
     if groups > 1:

@@ -12,7 +12,7 @@ from torch import Tensor
 from morgana.generation.layout import Layout
 from morgana.generation.needs import RowSet
 
-PIECE = {"cpu": 1 << 18, "cuda": 1 << 22}  # scores (batch x heads x rows x keys) that are held at once
+PIECE = {"cpu": 1 << 19, "cuda": 1 << 22}  # scores (batch x heads x rows x keys) that are held at once
 FEWEST = 16  # rows of a piece: fewer cost more calls than they save memory
 
 
@@ -62,8 +62,17 @@ class Rows:
         batch, place = self.valid.nonzero(as_tuple=True)
         return batch, place, self.place[batch, place]
 
+    @cached_property
+    def _pieces(self) -> dict[tuple[int, int], list[Rows]]:
+        return {}
+
     def pieces(self, heads: int, keys: int) -> list[Rows]:
         """The rows in order, each piece with at most PIECE scores, or FEWEST rows."""
+        if (heads, keys) not in self._pieces:
+            self._pieces[heads, keys] = self._cut(heads, keys)
+        return self._pieces[heads, keys]
+
+    def _cut(self, heads: int, keys: int) -> list[Rows]:
         count = self.index.shape[1]
         most = PIECE.get(self.index.device.type, PIECE["cuda"])
         size = max(FEWEST, most // max(1, len(self.index) * heads * keys))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -18,12 +18,15 @@ from torch import Tensor
 from morgana.generation._block import Block, Intervention, current, merged
 from morgana.generation._hooks import hooked
 from morgana.generation._positions import turned
-from morgana.generation._products import attention, differing, grouped, masks, scores
+from morgana.generation._products import attention, corner, differing, grouped, masks, reach, scores
 from morgana.generation._rows import Rows
 from morgana.generation.layout import Layout
 from morgana.generation.prompts import Spans
 from morgana.generation.view import Reference, View
 from morgana.types import SpecError
+
+States: TypeAlias = tuple[Tensor, Tensor, Tensor]  # (B, H, Q, D) queries, (B, G, N, D) keys and values
+Redone: TypeAlias = tuple[Tensor, Tensor] | None  # (B, R, H, D) rows, and which changed (B, R, H); None: none
 
 __all__ = ["NAME", "Intervention", "Reference", "View", "calibrating", "intervening"]
 
@@ -127,17 +130,19 @@ def attend(
     block.open(query.shape[2], key.shape[2], len(query), layer)
     query, key = turned(block, layer, query, key)
     out, weights = plain(module, query, key, value, attention_mask, **kwargs)
-    masking, scoring = block.active("mask", layer), block.active("scores", layer)
-    rows = block.rows((*masking, *scoring))
+    masking, scoring, weighing = (block.active(place, layer) for place in ("mask", "scores", "weights"))
+    rows, window = block.rows((*masking, *scoring, *weighing)), kwargs.get("sliding_window")
+    states, scaling = (query, key, value), kwargs.get("scaling")
+    simple = attention_mask is None and window is None and not (masking or scoring)
     with torch.autocast(query.device.type, enabled=False):
-        for piece in rows.pieces(query.shape[1] if scoring else 1, key.shape[2]):  # a mask is one for all heads
-            window = kwargs.get("sliding_window")
-            before = masks(piece.index, attention_mask, block.first, block.stop, window, piece.even)
-            allowed = edited(block, before, layer, piece, masking, 0)
-            if scoring:
-                redone = rescored(block, layer, piece, (query, key, value), before, allowed, kwargs.get("scaling"))
+        for piece in rows.pieces(query.shape[1] if scoring or weighing else 1, key.shape[2]):  # a mask serves all heads
+            if simple and piece.even is not None:
+                redone = reweighed(block, layer, piece, states, scaling)
             else:
-                redone = remasked(piece, (query, key, value), before, allowed, kwargs.get("scaling"))
+                before = masks(piece.index, attention_mask, block.first, block.stop, window, piece.even)
+                allowed = edited(block, before, layer, piece, masking, 0)
+                remake = rescored if scoring or weighing else remasked
+                redone = remake(block, layer, piece, states, before, allowed, scaling)
             if redone is not None:
                 out = piece.put(out, *redone)
     return out, weights
@@ -155,9 +160,9 @@ def edited(block: Block, x: Tensor, layer: int, piece: Rows, active: Sequence[in
 
 
 def remasked(
-    piece: Rows, states: tuple[Tensor, Tensor, Tensor], before: Tensor, allowed: Tensor, scaling: float | None
-) -> tuple[Tensor, Tensor] | None:
-    """The rows (B, R, H, D) under an edited mask, and which of them it changed (B, R, H); None if none."""
+    block: Block, layer: int, piece: Rows, states: States, before: Tensor, allowed: Tensor, scaling: float | None
+) -> Redone:
+    """Rows under an edited mask."""
     query, key, value = states
     if allowed is before or not (changed := differing(allowed, before)).any():
         return None
@@ -166,23 +171,44 @@ def remasked(
 
 
 def rescored(
-    block: Block,
-    layer: int,
-    piece: Rows,
-    states: tuple[Tensor, Tensor, Tensor],
-    before: Tensor,
-    allowed: Tensor,
-    scaling: float | None,
-) -> tuple[Tensor, Tensor] | None:
-    """The rows (B, R, H, D) with edited scores, and which of them changed (B, R, H); None if none."""
+    block: Block, layer: int, piece: Rows, states: States, before: Tensor, allowed: Tensor, scaling: float | None
+) -> Redone:
+    """Rows with edited scores or weights, and perhaps an edited mask."""
     query, key, value = states
+    scoring, weighing = block.active("scores", layer), block.active("weights", layer)
+    if not scoring:
+        stop = max(reach(allowed), block.layout.visual.stop)
+        key, value, before, allowed = key[:, :, :stop], value[:, :, :stop], before[..., :stop], allowed[..., :stop]
     raw = scores(piece.take(query), key, scaling)
-    made = None if allowed is before else raw + allowed
+    masked = None if allowed is before else raw + allowed
     plain = raw.add_(before)
-    scoring = block.active("scores", layer)
-    made = plain if made is None else made
-    made = edited(block, made, layer, piece, scoring, len(piece.owned) - len(scoring))
-    if made is plain:
+    made = plain if masked is None else masked
+    made = edited(block, made, layer, piece, scoring, len(piece.owned) - len(scoring) - len(weighing))
+    given = made.softmax(-1)
+    after = edited(block, given, layer, piece, weighing, len(piece.owned) - len(weighing))
+    pairs = [(x, y) for x, y in ((made, plain), (after, given)) if x is not y]
+    if not pairs:
         return None
-    changed = differing(made, plain).transpose(1, 2)
-    return grouped(made.softmax(-1).to(value.dtype), value).transpose(1, 2), changed
+    changed = torch.stack([differing(x, y) for x, y in pairs]).any(0).transpose(1, 2)
+    return grouped(after.to(value.dtype), value).transpose(1, 2), changed
+
+
+def reweighed(block: Block, layer: int, piece: Rows, states: States, scaling: float | None) -> Redone:
+    """A run of rows under the causal mask with edited weights: `rescored` where nothing but they is edited.
+
+    A piece is some dozens of rows, so that every operation that it does without counts.
+    """
+    assert piece.even is not None
+    query, key, value = states
+    first, last = (block.first + place for place in piece.even)
+    stop = max(last, block.layout.visual.stop)
+    value = value[:, :, :stop]
+    raw = scores(piece.take(query), key[:, :, :stop], scaling)
+    raw[..., first:] += corner((first, last), stop, raw.device)
+    spent = not raw.requires_grad
+    given = torch.softmax(raw, -1, out=raw) if spent else raw.softmax(-1)
+    after = edited(block, given, layer, piece, block.active("weights", layer), 0)
+    if after is given:
+        return None
+    fresh = grouped(after.to(value.dtype), value).transpose(1, 2)
+    return fresh, differing(after, given, spent=spent).transpose(1, 2)

@@ -53,6 +53,11 @@ class Columns:
         """(B, 1, 1, 1) real columns a row."""
         return self.valid.sum(-1)[:, None, None, None]
 
+    @cached_property
+    def stop(self) -> int:
+        """Columns up to the last of these."""
+        return int(self.index.max()) + 1 if self.index.shape[1] else 0
+
     def take(self, scores: Tensor) -> Tensor:
         """(B, H, R, K) scores of these columns, -inf where they are filling."""
         if self.run is not None:
@@ -112,6 +117,18 @@ class Layout:
     @cached_property
     def visual(self) -> Columns:
         return Columns.of([[t for first, last in s.image for t in range(first, last)] for s in self.spans], self.device)
+
+    @cached_property
+    def _parts(self) -> dict[torch.dtype, Tensor]:
+        return {}
+
+    def parts(self, count: int, dtype: torch.dtype) -> Tensor:
+        """(B, 1, 2, K) of the first K columns, which are visual and which are not, as ones and zeros."""
+        known = self._parts.get(dtype)
+        if known is None or known.shape[-1] < count:
+            seen = self.visual.among(max(count, 2 * self.length))
+            known = self._parts[dtype] = torch.cat([seen, ~seen], 2).to(dtype)
+        return known[..., :count]
 
     @cached_property
     def question(self) -> Columns:

@@ -11,7 +11,7 @@ from morgana.types import SpecError
 
 Depth: TypeAlias = int | float  # a layer's number, from the end if negative; a float is a share of all layers
 RowSet: TypeAlias = Callable[[Spans], range]  # rows of one prompt and its answer, in tokens of its row in the batch
-Place: TypeAlias = Literal["scores", "mask", "states", "positions", "logits"]
+Place: TypeAlias = Literal["scores", "weights", "mask", "states", "positions", "logits"]
 Calibration: TypeAlias = Literal["none", "bare", "whole"]
 
 

@@ -43,6 +43,7 @@ class View:
     mine: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.bool))
     depth: int = 0  # layers of the text tower
     heads: int = 0  # query heads of the text tower
+    keys: int = 0  # tokens of the pass, cached ones too: N
     hidden: Tensor | None = None  # (B, Q, D) what the layer was given, if asked for
     memory: dict[Any, Any] = field(default_factory=dict)
     calibrating: bool = False

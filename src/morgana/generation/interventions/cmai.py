@@ -32,23 +32,25 @@ class CMAI:
 
     @property
     def needs(self) -> Needs:
-        return Needs(rows=after_image, layers=Layers(self.first, self.stop))
+        return Needs(rows=after_image, layers=Layers(self.first, self.stop), at="weights")
 
-    def edit(self, scores: Tensor, view: View) -> Tensor:
+    def edit(self, weights: Tensor, view: View) -> Tensor:
         visual = view.layout.visual
         if self.quantile == 0 or not visual.index.shape[-1]:
-            return scores
+            return weights
         count = (self.quantile * visual.valid.sum(-1)).floor().long()[:, None, None]
         most = int(count.max())
-        focus = self.focus(scores.detach(), view).masked_fill(~visual.valid[:, None], math.inf)
+        focus = self.focus(weights.detach(), view).masked_fill(~visual.valid[:, None], math.inf)
         least = focus.topk(most, largest=False, sorted=not visual.full).indices
-        lost = torch.where(torch.arange(most, device=count.device) < count, -math.inf, 0.0).expand(least.shape)
-        hidden = torch.zeros_like(focus).scatter_(-1, least, lost.to(focus.dtype))
-        return visual.add(scores, hidden[:, None])
+        left = torch.where(torch.arange(most, device=count.device) < count, 0.0, 1.0).to(weights.dtype)
+        shown = torch.ones_like(focus).scatter_(-1, least, left.expand(least.shape))[:, None]
+        made = visual.put(weights, visual.take(weights) * shown)
+        total = torch.where(count[:, None] > 0, made.sum(-1, keepdim=True), 1.0)
+        return made / total if made.requires_grad else made.div_(total)
 
-    def focus(self, scores: Tensor, view: View) -> Tensor:
+    def focus(self, weights: Tensor, view: View) -> Tensor:
         """(B, R, V) for these rows; what earlier rows of the layer attended to is remembered."""
-        weight, visual = scores.softmax(-1).mean(1), view.layout.visual
+        weight, visual = weights.mean(1), view.layout.visual
         seen = visual.take(weight[:, None])[:, 0].masked_fill(~visual.valid[:, None], 0)
         rows = view.rows.masked_fill(~view.mine, -1)
         if view.layer in view.memory:

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from morgana.generation._products import grouped
 from morgana.generation.needs import Depth, Layers, Needs, after_image
 from morgana.generation.view import View
 from morgana.spec import part
@@ -31,15 +32,17 @@ class DropHeads:
 
     @property
     def needs(self) -> Needs:
-        return Needs(rows=after_image, layers=Layers(self.first, self.stop))
+        return Needs(rows=after_image, layers=Layers(self.first, self.stop), at="weights")
 
-    def edit(self, scores: Tensor, view: View) -> Tensor:
-        visual, dropped = view.layout.visual, int(self.share * scores.shape[1])
-        if not dropped or not visual.index.shape[-1]:
-            return scores
-        mass = visual.sum(scores.detach().softmax(-1))
-        least = mass.argsort(dim=1, stable=True).argsort(1) < dropped
-        return visual.add(scores, torch.where(least, -math.inf, 0.0))
+    def edit(self, weights: Tensor, view: View) -> Tensor:
+        dropped = int(self.share * weights.shape[1])
+        if not dropped or not view.layout.visual.index.shape[-1]:
+            return weights
+        parts = view.layout.parts(weights.shape[-1], weights.dtype)
+        seen, rest = grouped(weights, parts.transpose(2, 3)).chunk(2, -1)
+        least = seen.detach().argsort(dim=1, stable=True).argsort(1) < dropped
+        left = torch.where(least, 1 / rest.clamp(min=1e-30), 1.0)
+        return weights * grouped(torch.cat([torch.where(least, 0.0, 1.0), left], -1), parts)
 
 
 @part

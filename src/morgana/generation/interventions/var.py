@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
+from morgana.generation._products import grouped
 from morgana.generation.needs import Depth, Layers, Needs, after_image
 from morgana.generation.view import View
 from morgana.spec import part
@@ -38,43 +37,40 @@ class VAR:
 
     @property
     def needs(self) -> Needs:
-        return Needs(rows=after_image, layers=Layers(self.first, self.stop), hidden=True)
+        return Needs(rows=after_image, layers=Layers(self.first, self.stop), at="weights", hidden=True)
 
-    def edit(self, scores: Tensor, view: View) -> Tensor:
-        count = scores.shape[-1]
+    def edit(self, weights: Tensor, view: View) -> Tensor:
         if self.keep == 1 or not view.layout.visual.index.shape[-1]:
-            return scores
-        sink = self.sinks(view, count)[:, None, None]
-        visual = view.layout.visual.among(count)
-        kinds = torch.cat([visual & ~sink, visual & sink, sink], 2).to(scores.dtype)  # (B, 1, 3, N)
-        others, to_sinks, wasted = (scores.softmax(-1) @ kinds.transpose(2, 3)).chunk(3, -1)
+            return weights
+        kinds = self.kinds(view, weights.dtype)[..., : weights.shape[-1]]
+        others, to_sinks, wasted = grouped(weights, kinds.transpose(2, 3)).chunk(3, -1)
         seen = others + to_sinks
         centric = (seen >= self.mass) & (to_sinks <= self.rho * seen) & (others > 0)
-        gain = ((1 - self.keep) * wasted / others.clamp(min=1e-12)).log1p()
-        made = torch.addcmul(scores, torch.where(centric, gain, 0.0), kinds[:, :, :1])
-        if not self.keep:
-            return made.masked_fill(centric & sink, -math.inf)
-        return torch.addcmul(made, math.log(self.keep) * centric.to(made.dtype), kinds[:, :, 2:])
+        freed = (1 - self.keep) * centric.to(weights.dtype)
+        gains = torch.cat([freed * wasted / others.clamp(min=1e-12), -freed], -1)
+        return torch.addcmul(weights, weights, grouped(gains, kinds[:, :, ::2]))
 
-    def sinks(self, view: View, count: int) -> Tensor:
-        """(B, N) which tokens are sinks of this layer; those of earlier passes are remembered."""
+    def kinds(self, view: View, dtype: torch.dtype) -> Tensor:
+        """(B, 1, 3, N) of a layer's tokens so far: visual but no sink, visual sink, any sink; as ones and zeros."""
         known: Tensor | None = view.memory.get(view.layer)
-        if known is not None and known.shape[1] == count:
+        if known is not None and known.shape[-1] == view.keys:
             return known
         assert view.hidden is not None
         states = view.hidden.detach().float()
-        states = (states * states.square().mean(-1, keepdim=True).add(1e-6).rsqrt()).abs()
         if known is None:
             view.memory["dims", view.layer] = self.directions(states, view)
-        fresh = states.gather(2, view.memory["dims", view.layer].expand(-1, states.shape[1], -1)).amax(-1) > self.tau
-        made = fresh if known is None else torch.cat([known, fresh], 1)
-        view.memory[view.layer] = made
-        return made
+        entries = states.gather(2, view.memory["dims", view.layer].expand(-1, states.shape[1], -1))
+        width = torch.linalg.vector_norm(states, dim=-1, keepdim=True) / states.shape[-1] ** 0.5  # root mean square
+        sink = (entries.abs() > self.tau * width.square().add(1e-6).sqrt()).any(-1)[:, None, None]
+        visual = view.layout.visual.among(view.keys)[..., view.keys - sink.shape[-1] :]
+        fresh = torch.cat([visual & ~sink, visual & sink, sink], 2).to(dtype)
+        view.memory[view.layer] = fresh if known is None else torch.cat([known, fresh], -1)
+        return view.memory[view.layer]  # type: ignore[no-any-return]
 
     def directions(self, states: Tensor, view: View) -> Tensor:
         """(B, 1, S) the sink dimensions of each prompt."""
         if self.dims:
             return torch.tensor(self.dims, device=states.device).expand(len(states), 1, -1)
         first = torch.tensor([s.start for s in view.layout.spans], device=states.device)
-        tokens = states[torch.arange(len(states), device=states.device), first]
+        tokens = states[torch.arange(len(states), device=states.device), first].abs()
         return tokens.topk(2, -1).indices[:, None]

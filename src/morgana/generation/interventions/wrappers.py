@@ -42,7 +42,7 @@ class InHeads:
     heads: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.intervention.needs.at not in ("scores", "mask"):
+        if self.intervention.needs.at not in ("scores", "weights", "mask"):
             raise SpecError(f"{self.intervention!r} does not act by heads; InHeads takes those that edit attention")
 
     @property
@@ -65,7 +65,8 @@ class InHeads:
 class Scaled:
     """The intervention's change times `factor`: 0 changes nothing, 1 all of it.
 
-    Finite numbers move in proportion. A key that it hides keeps 1 - factor of its weight, a shown one gets factor.
+    Finite numbers move in proportion; weights do not fall below zero. A key that it hides keeps 1 - factor of its
+    weight, a shown one gets factor.
     """
 
     intervention: Intervention
@@ -85,6 +86,9 @@ class Scaled:
             return after
         if self.factor == 0:
             return x
+        if self.needs.at == "weights":
+            made = (x + self.factor * (after - x)).clamp(min=0)
+            return made / made.sum(-1, keepdim=True) if self.factor > 1 else made
         finite = ~(x.isneginf() | after.isneginf())
         step = torch.where(finite, after, 0) - torch.where(finite, x, 0)
         kept = math.log(1 - self.factor) if self.factor < 1 else -math.inf
