@@ -1,7 +1,8 @@
-"""Files that are written whole or not at all, their checksums, and JSON lines with line numbers."""
+"""Files that are written whole or not at all, folders with one writer, checksums, and JSON lines with line numbers."""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -47,6 +48,28 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
 def write_bytes(path: Path, content: bytes) -> None:
     with writing(path) as file:
         file.write(content)
+
+
+@contextmanager
+def locked(folder: Path, what: str = "is writing to") -> Iterator[None]:
+    """The folder, made if need be, to one process alone; the system frees it when that process dies.
+
+    The lock is on the folder itself, so no file is left behind. Readers never take it.
+    """
+    with storing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            mine = os.path.samestat(os.fstat(handle), os.stat(folder))  # not removed by its last holder meanwhile
+        except (BlockingIOError, FileNotFoundError):
+            mine = False
+        if not mine:
+            raise StoreError(f"another process {what} {folder}; wait for it, or stop it")
+        yield
+    finally:
+        os.close(handle)
 
 
 def sha256(path: Path) -> str:

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from morgana.eval.experiment import Experiment, bare, reseeded
-from morgana.eval.studies import load_study, studies
+from morgana.eval.studies import load_study, run_study, studies
+from morgana.files import locked
 from morgana.spec import parse
-from morgana.types import SpecError
+from morgana.types import SpecError, StoreError
 
 TOY = '''
 """A toy."""
@@ -53,6 +54,13 @@ def test_a_file_without_its_function_is_refused(tmp_path: Path) -> None:
     (tmp_path / "odd.py").write_text("def other(): ...\n")
     with pytest.raises(SpecError, match=r"has no function odd\(\)"):
         load_study(str(tmp_path / "odd.py"))
+
+
+def test_a_folder_in_which_another_process_works_is_left_alone(toy: Path, tmp_path: Path) -> None:
+    study = load_study(str(toy))
+    with locked(tmp_path / "run"), pytest.raises(StoreError, match="another process is running a study in "):
+        run_study(study, tmp_path / "run")
+    assert not list((tmp_path / "run").iterdir())
 
 
 @pytest.mark.parametrize("name", ["cloudweb", "recorruption"])

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from morgana.corpus.images import save
+from morgana.files import locked
 from morgana.index import Index, add, compact, delete, merge, upsert, verify
-from morgana.index._disk import locked
 from morgana.types import Document, StoreError
 
 

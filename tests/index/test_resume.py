@@ -10,8 +10,8 @@ from building import ENCODER, content, pictures, quietly, texts
 from fakes import ConvEncoder
 
 from morgana.corpus.image_folder import ImageFolder
+from morgana.files import locked
 from morgana.index import Index
-from morgana.index._disk import locked
 from morgana.index.manifest import staging
 from morgana.types import Document, StoreError
 

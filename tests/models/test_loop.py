@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from morgana.files import locked
 from morgana.models.loop import Recipe, train
 from morgana.types import StoreError
 
@@ -66,3 +67,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_by_name(tmp_path):
     model = nn.Linear(1, 1)
     with pytest.raises(StoreError, match="toy: the loss became nan at step 0"):
         train(model, lambda _: model.weight.sum() * float("nan"), RECIPE, tmp_path, "toy", 0)
+
+
+def test_a_folder_in_which_another_process_trains_is_left_alone(tmp_path):
+    with locked(tmp_path), pytest.raises(StoreError, match="another process is training in "):
+        run(fresh(), tmp_path)
+    assert not list(tmp_path.iterdir())
+    run(fresh(), tmp_path)

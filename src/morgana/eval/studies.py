@@ -26,6 +26,7 @@ from morgana.eval.experiment import Experiment
 from morgana.eval.folder import write_run
 from morgana.eval.runner import Run, run
 from morgana.eval.summary import Summary
+from morgana.files import locked
 from morgana.spec import nearest
 from morgana.types import SpecError
 
@@ -56,19 +57,21 @@ def run_study(
 ) -> Summary:
     """Run every experiment and write the folder; interrupted, it continues where it stopped.
 
-    On a `cluster` cells are tasks of its workers, which must see `out` under the same path.
+    On a `cluster` cells are tasks of its workers, which must see `out` under the same path. StoreError when another
+    process is running a study in `out`.
     """
     study, bench = study.limited(limit), Bench(Path(out).resolve())
     runs: dict[str, Run] = {}
-    if cluster is not None:
-        seconds = spread(study.experiments, bench, cluster, resume=resume, progress=progress)
+    with locked(bench.folder, "is running a study in"):
+        if cluster is not None:
+            seconds = spread(study.experiments, bench, cluster, resume=resume, progress=progress)
+            for experiment in study.experiments:
+                made = run(experiment, bench.folder, progress=progress, bench=bench)
+                runs[experiment.id] = replace(made, seconds=seconds.get(experiment.id, {}))
         for experiment in study.experiments:
-            made = run(experiment, bench.folder, progress=progress, bench=bench)
-            runs[experiment.id] = replace(made, seconds=seconds.get(experiment.id, {}))
-    for experiment in study.experiments:
-        if experiment.id not in runs:
-            runs[experiment.id] = run(experiment, bench.folder, resume=resume, progress=progress, bench=bench)
-    return write_run(study.name, study.about, list(runs.values()), bench)
+            if experiment.id not in runs:
+                runs[experiment.id] = run(experiment, bench.folder, resume=resume, progress=progress, bench=bench)
+        return write_run(study.name, study.about, list(runs.values()), bench)
 
 
 def load_study(name_or_path: str | Path, **options: object) -> Study:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from morgana.files import storing
+from morgana.files import locked, storing
 from morgana.index import _disk
 from morgana.index._publish import clean
 from morgana.index._writer import SegmentWriter
@@ -106,7 +106,7 @@ def changing(path: Path | str, encoder: Encoder | None = None, *, searched: bool
     """The one writer of an index; StoreError while there is another. What a killed one left is removed."""
     path = Path(path)
     read(path)  # a folder that is no index is not made one
-    with _disk.locked(path):
+    with locked(path):
         found = read(path)
         clean(path, found)
         yield Change(Index.open(path, encoder) if searched else unsearched(path, found))

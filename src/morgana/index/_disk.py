@@ -5,13 +5,11 @@ A step is announced just before it happens, so that whoever ends the process the
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 from pathlib import Path
 
@@ -74,28 +72,6 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
     else:
         shutil.rmtree(path, ignore_errors=True)
-
-
-@contextmanager
-def locked(folder: Path, what: str = "is writing to") -> Iterator[None]:
-    """The folder, made if need be, to one process alone; the system frees it when that process dies.
-
-    The lock is on the folder itself, so no file is left behind. Readers never take it.
-    """
-    with storing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            mine = os.path.samestat(os.fstat(handle), os.stat(folder))  # not removed by its last holder meanwhile
-        except (BlockingIOError, FileNotFoundError):
-            mine = False
-        if not mine:
-            raise StoreError(f"another process {what} {folder}; wait for it, or stop it")
-        yield
-    finally:
-        os.close(handle)
 
 
 def plain(folder: Path, name: object, place: str) -> Path:

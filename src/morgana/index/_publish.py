@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from morgana.files import storing
+from morgana.files import locked, storing
 from morgana.index import _disk, manifest
 from morgana.index.manifest import Entry, Manifest
 from morgana.index.words import SCHEME
@@ -62,7 +62,7 @@ def publish(folder: Path, path: Path, about: About, entry: Entry, measured: Mapp
         about.manifest(entry, measured, 1).commit(folder)
         _disk.rename(folder, path)
         return
-    with _disk.locked(path):
+    with locked(path):
         clean(path, current(path))
         generation = next_generation(path)
         name = f"{generation:06d}"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from morgana.files import locked
 from morgana.index import _batches, _disk, manifest, shelf
 from morgana.index._engine import Engine, Local
 from morgana.index._progress import progress
@@ -56,7 +57,7 @@ def build(
     plan = Plan(source, encoder, Path(path), kind or Flat(), embed, batch_size, fold, sparse)
     plan.check()
     check_place(plan.path, overwrite)
-    with _disk.locked(manifest.staging(plan.path), "is building in"):
+    with locked(manifest.staging(plan.path), "is building in"):
         stage = Staging(manifest.staging(plan.path), plan.key)
         if not resume:
             stage.forget()

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from morgana.files import locked
 from morgana.index import _disk, manifest
 from morgana.index._batches import unkept
 from morgana.index._publish import About, check_place, publish
@@ -45,7 +46,7 @@ def from_vectors(
     if vectors.ndim != 2 or not len(vectors) or vectors.shape[1] != encoder.dimension:
         raise SpecError(f"vectors of shape {vectors.shape}; {encoder!r} gives rows of {encoder.dimension} dimensions")
     check_place(path, overwrite)
-    with _disk.locked(manifest.staging(path), "is building in"):
+    with locked(manifest.staging(path), "is building in"):
         final = manifest.staging(path) / "final"
         try:
             with SegmentWriter(final / "segments" / "000001", encoder.dimension, sparse=sparse) as writer:

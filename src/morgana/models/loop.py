@@ -21,6 +21,7 @@ from rich.progress import (
 )
 from torch import Tensor, nn
 
+from morgana.files import locked
 from morgana.seeds import seeded
 from morgana.types import StoreError
 
@@ -75,7 +76,22 @@ def train(
     """Minimise `loss_of(step)`; resumes from `folder` and leaves a checkpoint there, also on Ctrl-C.
 
     Everything random in `loss_of` must follow from the step, so that a resumed run equals an undisturbed one.
+    StoreError when another process is training in `folder`.
     """
+    with locked(folder, "is training in"):
+        alone(model, loss_of, recipe, folder, title, seed, report, report_every)
+
+
+def alone(
+    model: nn.Module,
+    loss_of: Callable[[int], Tensor],
+    recipe: Recipe,
+    folder: Path,
+    title: str,
+    seed: int,
+    report: Callable[[int], str] | None,
+    report_every: int,
+) -> None:
     steppers = optimisers(model, recipe)
     rates = [[group["lr"] for group in o.param_groups] for o in steppers]
     start = restore(model, steppers, folder, seed)
@@ -83,7 +99,6 @@ def train(
     mean = None
     step = start
     log = folder / "log.jsonl"
-    folder.mkdir(parents=True, exist_ok=True)
     with progress() as bar:
         task = bar.add_task(title, total=recipe.steps, completed=start)
         try:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from morgana.files import storing, writing
+from morgana.files import locked, storing, writing
 from morgana.index import Index, _disk
 from morgana.index.kinds._base import library, store
 from morgana.index.segment import Segment
@@ -40,7 +40,7 @@ def write(index: Index, folder: Path | str, *, source: str | None = None, part: 
     if folder.exists():
         raise StoreError(f"{folder} is in the way; choose another folder")
     staging = folder.parent / f".{folder.name}.part"
-    with _disk.locked(staging, "is writing to"):
+    with locked(staging, "is writing to"):
         try:
             return fill(index, staging, folder, chosen, part)
         finally:
