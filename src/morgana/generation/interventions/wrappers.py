@@ -36,7 +36,7 @@ class InLayers:
 
 @part
 class InHeads:
-    """The intervention on the query heads of these numbers only; for those that edit scores or the mask."""
+    """The intervention on the query heads of these numbers only; for those that edit scores, weights or the mask."""
 
     intervention: Intervention
     heads: tuple[int, ...] = ()
