@@ -64,7 +64,9 @@ def cover(gains: Tensor, count: int, bonus: Tensor | None = None) -> Tensor:
     Monotone and submodular where the bonus is of at least 0, so at least 1 − 1/e of the optimum. What a token adds can
     only shrink, so only those whose last known addition is among the largest are asked again (lazy greedy).
     """
-    columns = gains.detach().T.cpu().contiguous().numpy()  # (N, R); numpy, as hundreds of small steps are quickest there
+    columns = (
+        gains.detach().T.cpu().contiguous().numpy()
+    )  # (N, R); numpy, as hundreds of small steps are quickest there
     extra = np.zeros(len(columns), columns.dtype) if bonus is None else bonus.detach().cpu().numpy()
     best, bound = np.zeros_like(columns[0]), columns.sum(1) + extra
     chosen, many = np.zeros(len(columns), dtype=bool), min(ASKED, len(columns))
