@@ -35,6 +35,9 @@ class StoreError(MorganaError):
     """A file, folder, image or record that is missing, broken or does not fit the rest."""
 
 
+NOTHING: Mapping[str, str] = MappingProxyType({})  # one for all documents without metadata: a million cost a second
+
+
 @dataclass(frozen=True)
 class Document:
     """What an index holds: a text, an image, or both."""
@@ -42,7 +45,7 @@ class Document:
     id: str
     text: str = ""
     image: Path | None = None
-    metadata: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    metadata: Mapping[str, str] = field(default_factory=lambda: NOTHING)
 
 
 @dataclass(frozen=True)

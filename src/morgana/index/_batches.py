@@ -73,6 +73,8 @@ def unkept(document: Document) -> str | None:
         return "its id is empty or cannot be written in UTF-8; give it another"
     if why := unfit(document.text):
         return why
+    if not document.metadata:
+        return None
     try:
         metadata = described(document)
     except (TypeError, ValueError) as error:
