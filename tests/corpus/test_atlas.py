@@ -8,6 +8,7 @@ from morgana.corpus.atlas.corpus import Atlas
 from morgana.corpus.atlas.language import caption, inventory, site_article
 from morgana.corpus.atlas.questions import KNOWLEDGE, VISUAL, contradict, knowledge, presence, visual
 from morgana.corpus.atlas.world import COLOURS, KINDS, OBJECTS, PLACES, WEATHERS, site, view
+from morgana.eval.samples import samples
 from morgana.models.lessons import TRAIN_SITES
 from morgana.seeds import rng
 from morgana.types import SpecError
@@ -140,3 +141,25 @@ def test_only_a_conflict_sites_article_is_wrong(world):
 def test_a_wrong_world_is_refused_by_name(make, message):
     with pytest.raises(SpecError, match=message):
         make()
+
+
+def test_no_answer_is_made_false_by_clouds_that_an_attack_draws(world):
+    """The weather is asked about only where it differs, and nobody's id changes; a description may name any sky."""
+    natural = {i.query.id: i.question.about for i in world.questions()}
+    assert list(natural.values()).count("weather") == 30
+    clear = replace(world, weather="clear")
+    asked = {i.query.id: i.question.about for i in clear.questions()}
+    assert "weather" not in asked.values()
+    sunny = [v.site.number for v in world.views if v.weather == "clear"]
+    for id, about in natural.items():
+        if int(id[5:13]) in sunny and about != "weather":
+            assert asked[id] == about
+    described = [s for s in samples(clear) if s.query.text == "Describe the image."]
+    assert len(described) == 30
+    for sample in described:
+        assert [r.rpartition(" under ")[2] for r in sample.references] == [
+            "a clear sky.",
+            "haze.",
+            "thin cloud.",
+            "thick cloud.",
+        ]

@@ -16,7 +16,10 @@ from morgana.types import Corpus, Query, StoreError
 
 @runtime_checkable
 class Questioned(Protocol):
-    """A corpus that knows the right answers: items with a `query`, a `question` (kind, answer, short) and a `site`."""
+    """A corpus that knows the right answers: items with a `query`, a `question` and a `site`.
+
+    A question has `kind`, `answer` and `short`, and may have `also`: other right answers.
+    """
 
     def questions(self) -> Sequence[Any]: ...
 
@@ -88,5 +91,6 @@ def describe(query: Query, relevant: Mapping[str, int], item: Any) -> Sample:
     if item is None:
         return Sample(query, relevant, query.image.stem if query.image else query.id)
     asked = item.question
-    right = (asked.short,) if asked.kind == "presence" else tuple(dict.fromkeys((asked.short, asked.answer)))
+    said = (asked.short, asked.answer, *getattr(asked, "also", ()))
+    right = (asked.short,) if asked.kind == "presence" else tuple(dict.fromkeys(said))
     return Sample(query, relevant, str(item.site), asked.kind, tuple(r for r in right if r))

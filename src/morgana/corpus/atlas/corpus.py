@@ -90,7 +90,11 @@ class Atlas:
         return {item.query.id: dict.fromkeys(item.relevant, 1) for item in self.questions()}
 
     def questions(self) -> tuple[Item, ...]:
-        """Every question of every view: one of knowledge, the six visual ones, four of presence, one of conflict."""
+        """Every question of every view: one of knowledge, the six visual ones, four of presence, one of conflict.
+
+        Where the weather is the same everywhere nobody asks about it: there is nothing to see, and clouds that an
+        attack draws would make the answer false.
+        """
         return self._questions
 
     @cached_property
@@ -134,6 +138,8 @@ class Atlas:
             for asked in self._asked(seen):
                 number = counted[asked.kind]
                 counted[asked.kind] += 1
+                if asked.about == "weather" and self.weather != "natural":
+                    continue
                 id = f"{site_id(seen.site)}/{asked.kind}-{number}"
                 query = Query(id, asked.text, path)
                 found.append(Item(query, asked, (site_id(seen.site),), seen.site.number, seen.site.kind, seen.weather))

@@ -6,7 +6,7 @@ yes/no that it must contain.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,6 +27,7 @@ class Question:
     text: str
     answer: str
     short: str
+    also: tuple[str, ...] = ()  # no less right: a description under another sky, since an attack may draw one
 
 
 def knowledge(site: Site, about: str, draw: np.random.Generator) -> Question:
@@ -75,7 +76,8 @@ def visual(view: View, about: str, draw: np.random.Generator) -> Question | None
         sky = SKIES[view.weather][0]
         return Question("visual", about, "What is the weather like?", f"The place lies {sky}.", sky.split(" ", 1)[1])
     if about == "describe":
-        return Question("visual", about, "Describe the image.", plain(view), plain(view))
+        skies = tuple(plain(replace(view, weather=other)) for other in SKIES if other != view.weather)
+        return Question("visual", about, "Describe the image.", plain(view), plain(view), skies)
     if hidden(view):
         return None
     if about == "count":
