@@ -24,6 +24,7 @@ TEXT = "HashEncoder(dimension=64)"
 def tiles(tmp_path_factory, monkeypatch):
     """Tiles are rendered into a cache of the tests' own, once for all of them."""
     monkeypatch.setenv("MORGANA_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.delenv("COLUMNS", raising=False)
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +106,25 @@ def test_asking_for_more_documents_than_there_are_gives_all_and_says_so(texts, c
     out, err = capsys.readouterr()
     assert "d11" in out
     assert "holds 12 documents, fewer than the 50" in err
+    assert run(["search", str(texts), "--text", "harbour", "--k", "50", "--json"], debug=True) == 0
+    out, err = capsys.readouterr()
+    assert len(json.loads(out)["hits"]) == 12
+    assert "holds 12 documents, fewer than the 50" in err
+
+
+def test_a_table_is_as_wide_as_columns_says_and_nothing_of_it_is_lost(monkeypatch, capsys):
+    def widest() -> tuple[int, str]:
+        assert run(["list", "goal"], debug=True) == 0
+        out = capsys.readouterr().out
+        return max(map(len, out.splitlines())), "".join(out.split())
+
+    wide, _ = widest()
+    monkeypatch.setenv("COLUMNS", "60")
+    narrow, text = widest()
+    assert narrow <= 60 < wide <= 160
+    assert "…" not in text.replace(",…)", "")
+    monkeypatch.setenv("COLUMNS", "")
+    assert widest()[0] == wide
 
 
 def test_a_question_is_answered_from_its_documents(seen, tile, tiny_llava_folder, capsys):
@@ -248,7 +268,12 @@ def test_bad_images_are_left_out_of_an_index_and_named(tmp_path, tiny_clip_folde
         (["search", "nowhere.index"], "give --image FILE, a text, or both"),
         (["search", "nowhere.index", "--text", "a\0b"], "NUL character"),
         (["search", "nowhere.index", "--text", "a" * 1_000_000], "1000000 characters"),
-        (["search", "nowhere.index", "--text", "a", "--k", "0"], "--k"),
+        (
+            ["search", "nowhere.index", "--text", "a", "--k", "0"],
+            "'--k': Input should be greater than or equal to 1; 0 was",
+        ),
+        (["train", "retriever", "--out", "x", "--steps", "0"], "'--steps': Input should be greater"),
+        (["train", "retriever", "--out", "x", "--steps", "-7"], "; -7 was given"),
         (["search", "nowhere.index", "--image", "nowhere.png"], "nowhere.png"),
         (["list", "atack"], "did you mean attack?"),
         (["list", "PDG"], "did you mean PGD?"),
@@ -305,6 +330,24 @@ def test_an_unknown_document_and_a_bad_output_are_refused(seen, tile, tmp_path, 
     assert "does not end in .png" in refused(capsys, [*words, str(tmp_path / "o.jpg")])
     (tmp_path / "folder.png").mkdir()
     assert "is a folder" in refused(capsys, [*words, str(tmp_path / "folder.png")])
+
+
+def test_an_attack_does_not_overwrite_the_image_it_attacks(seen, tile, tmp_path, capsys):
+    before = tile.read_bytes()
+    link = tmp_path / "link.png"
+    link.symlink_to(tile)
+    for out in (tile, link):
+        line = refused(capsys, ["attack", str(seen), "--image", str(tile), "--out", str(out)])
+        assert line == f"error: --out {out} would overwrite --image {tile}; name another --out"
+    cover = picture(tmp_path / "new.cover.png")
+    line = refused(capsys, ["attack", str(seen), "--image", str(cover), "--out", str(tmp_path / "new.png")])
+    assert f"would overwrite --image {cover} with its map of opacity" in line
+    assert tile.read_bytes() == before
+
+
+def test_an_index_that_is_there_is_refused_in_words_for_the_shell_and_for_python(texts, corpus, capsys):
+    line = refused(capsys, ["index", "build", str(corpus), "--encoder", TEXT, "--out", str(texts)])
+    assert "holds an index; replace it with --overwrite (overwrite=True in Python), or choose another folder" in line
 
 
 def broken_images(folder: Path) -> dict[str, tuple[Path, str]]:

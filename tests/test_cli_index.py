@@ -113,6 +113,7 @@ def test_a_search_is_filtered(tmp_path, capsys):
     status, out, err = told(capsys, *words, "year > 1981 and year < 1984", "--json")
     assert (status, {h["id"] for h in json.loads(out)["hits"]}) == (0, {"d2", "d3"})
     assert "2 documents match, fewer than the 5" in told(capsys, *words, "1981 < year < 1984")[2]
+    assert told(capsys, *words, "year == 1981")[2] == "1 document matches, fewer than the 5 that were asked for\n"
     status, _, err = told(capsys, *words, "year > 0", "--by", "fused")
     assert (status, "keeps no words to search for" in err, "--sparse" in err) == (1, True, True)
     assert run(["index", "compact", index, "--sparse"], True) == 0

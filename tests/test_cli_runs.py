@@ -8,11 +8,13 @@ import re
 import pytest
 
 from morgana.cli.app import run
+from morgana.cli.demo import program
 
 
 @pytest.fixture(autouse=True)
 def tiles(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("MORGANA_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.delenv("COLUMNS", raising=False)
 
 
 @pytest.fixture
@@ -58,6 +60,52 @@ def test_a_study_takes_options_and_a_seed(tmp_path, tiny_clip_folder, capsys):
     assert "did you mean sites?" in capsys.readouterr().err
     assert run([*words, "--set", "sites"], debug=False) == 1
     assert "NAME=VALUE" in capsys.readouterr().err
+    assert run([*words, "--set", "sites=abc"], debug=False) == 1
+    assert capsys.readouterr().err.startswith("error: sites=abc: sites wants a whole number like 2")
+    assert run([*words, "--set", "encoder=abc"], debug=False) == 1
+    assert "error: encoder=abc: no part is called 'abc'" in capsys.readouterr().err
+
+
+def test_a_resumed_run_tells_what_it_does_in_words_and_of_cells_that_are_not_its_own(
+    tmp_path, tiny_clip_folder, capsys
+):
+    (tmp_path / "two.py").write_text(
+        '"""Two."""\n\nfrom dataclasses import replace\n\nfrom morgana.eval.experiment import Experiment\n'
+        "from morgana.spec import parse\n\n\n"
+        f"CLIP = {str(tiny_clip_folder)!r}\n\n\n"
+        "def two(steps: int = 1):\n"
+        "    clean = Experiment(parse('Atlas(sites=2)'), parse(f'OpenCLIP({CLIP!r})'), k=2)\n"
+        "    yield clean\n"
+        "    yield replace(clean, attack=parse(f'CloudWeb(steps={steps})'), member='optimised')\n"
+    )
+    words = ["eval", str(tmp_path / "two.py"), "--out", str(tmp_path / "run"), "--limit", "3"]
+    assert run(words, debug=True) == 0
+    first = capsys.readouterr().err.splitlines()
+    assert first[0] == "judging clean (cell 1 of 2): 3 of 3 questions to do"
+    assert re.fullmatch(r"attacking CloudWeb \(cell 2 of 2\): (\d) of \1 tiles to do", first[1])
+    assert first[2:] == ["judging CloudWeb (cell 2 of 2): 3 of 3 questions to do"]
+    assert run([*words, "--resume", "--set", "steps=2"], debug=True) == 0
+    again = capsys.readouterr().err.splitlines()
+    told = f"going on in {(tmp_path / 'run').resolve()}: 1 of this study's 2 cells done, 1 of other settings left alone"
+    assert again == [told, *first[1:]]
+    assert run([*words, "--resume"], debug=True) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == told.replace("1 of this", "2 of this")
+    assert len(list((tmp_path / "run" / "cells").iterdir())) == 3
+
+
+@pytest.mark.parametrize("found", ["", "elsewhere", "here"])
+def test_the_demo_names_the_program_as_it_can_be_typed(found, tmp_path, monkeypatch):
+    for folder in ("here", "elsewhere"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "morgana").write_text("#!/bin/sh\n")
+        (tmp_path / folder / "morgana").chmod(0o755)
+    started = str(tmp_path / "here" / "morgana")
+    monkeypatch.setattr("sys.argv", [started, "demo"])
+    monkeypatch.setenv("PATH", str(tmp_path / found) if found else "")
+    assert program() == ("morgana" if found == "here" else started)
+    monkeypatch.setattr("sys.argv", ["-c"])
+    assert program() == "morgana"
 
 
 def test_the_demo_tells_the_whole_story_and_goes_on_where_it_was(tmp_path, tiny_clip_folder, tiny_llava_folder, capsys):
@@ -79,12 +127,13 @@ def test_the_demo_tells_the_whole_story_and_goes_on_where_it_was(tmp_path, tiny_
         "adaptive",
     ):
         assert label in out
-    assert "attacking" in err
+    assert "attacking CloudWeb (cell 5 of 13): 2 of 2 tiles to do" in err
+    assert "\nGo on from here:\n  morgana search " in out
     assert (tmp_path / "demo" / "tile.png").exists()
     assert run([*words, "--json"], debug=True) == 0
     out, err = capsys.readouterr()
     assert len(json.loads(out)["experiments"]) == 13
-    assert not re.search(r"attacking [0-9a-f]{12}", err)  # nothing is computed twice
+    assert not re.search(r"^(attacking|judging) ", err, re.MULTILINE)  # nothing is computed twice
     assert "indexing:" not in err
     assert run(["report", str(tmp_path / "demo"), "--explain", "Rollout()"], debug=True) == 0
     page = (tmp_path / "demo" / "report.html").read_text()

@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from toyworld import Eye, Reader, ToyWorld
 
 from morgana.attacks.cloudweb import CloudWeb
 from morgana.defenses.smoothed import Smoothed
-from morgana.eval.cards import difference
-from morgana.eval.curves import nice
+from morgana.eval.cards import difference, outcomes, turned
+from morgana.eval.curves import MARK, Point, Series, nice, side_by_side
 from morgana.eval.experiment import Experiment
-from morgana.eval.report import write_report
+from morgana.eval.records import Record
+from morgana.eval.report import argument, write_report
+from morgana.eval.scoring import Figure
 from morgana.eval.studies import Study, run_study
 from morgana.types import StoreError
 
@@ -33,7 +36,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     smoothed = replace(clouds, encoder=Smoothed(Eye(), sigma=0.05, n=2))
     split = [replace(clouds, reach=reach) for reach in ("retrieval", "generation")]
     cells = (clean, replace(clouds, member="random"), clouds, smoothed, replace(smoothed, knowledge="adaptive"), *split)
-    run_study(Study("toy", f"Expect trouble. {HOSTILE}", cells), root / "run", progress=False)
+    about = f"Expect trouble. {HOSTILE}\n\nA line that was\nwrapped by hand."
+    run_study(Study("toy", about, cells), root / "run", progress=False)
     write_report(root / "run")
     return root / "run"
 
@@ -68,19 +72,78 @@ def test_a_folder_without_a_run_says_what_to_do(tmp_path: Path) -> None:
         write_report(tmp_path)
 
 
-def test_the_difference_is_brightened_tenfold_and_black_where_nothing_changed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("change", "gain"), [(3, 10), (40, 5), (90, 2), (150, 1)])
+def test_the_difference_is_as_bright_as_it_says_and_black_where_nothing_changed(
+    tmp_path: Path, change: int, gain: int
+) -> None:
     import torch
 
     from morgana.corpus.images import save
 
-    clean = torch.full((1, 3, 4, 4), 100 / 255)
+    clean = torch.full((1, 3, 4, 4), 200 / 255)
     attacked = clean.clone()
-    attacked[:, :, 0, 0] -= 3 / 255
+    attacked[:, :, 0, 0] -= change / 255
     save(clean, tmp_path / "a.png")
     save(attacked, tmp_path / "b.png")
-    pixels = decoded(difference(tmp_path / "a.png", tmp_path / "b.png"))
-    assert pixels[0][0] == [30, 30, 30]
+    picture = difference(tmp_path / "a.png", tmp_path / "b.png")
+    assert picture.caption == f"difference × {gain}"
+    pixels = decoded(picture.data)
+    assert pixels[0][0] == [gain * change] * 3
     assert pixels[3][3] == [0, 0, 0]
+
+
+LIST, ANSWER = Figure("Weather@2", "retrieved", "Topic", False), Figure("Answer right", "answer", "Contains()", True)
+
+
+def judged(weather: float, right: float | None) -> Record:
+    answer = {} if right is None else {"answer": {"Contains()": right}}
+    return Record("s", "t", "visual", None, (), (), None, {"retrieved": {"Topic": weather}, **answer})
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "turn", "moods"),
+    [
+        ((1, 1), (1, 0), "The answer got worse", ["", "bad"]),
+        ((0, 1), (1, 0), "The answer got worse", ["bad", "bad"]),
+        ((0, 0), (1, 1), "Only the list of articles got worse", ["bad", "good"]),
+        ((0, None), (1, None), "Only the list of articles got worse", ["bad"]),
+        ((1, 1), (1, 1), "Nothing got worse", ["", ""]),
+        ((1, 0), (0, 0), "Nothing got worse", ["good", ""]),
+    ],
+)
+def test_a_card_stands_where_it_belongs_and_is_red_only_for_what_got_worse(
+    before: tuple[float, float | None], after: tuple[float, float | None], turn: str, moods: list[str]
+) -> None:
+    assert turned(judged(*before), judged(*after), (LIST, ANSWER)) == turn
+    assert [o.mood for o in outcomes(judged(*before), judged(*after), (LIST, ANSWER))] == moods
+
+
+def test_marks_of_defenses_that_cost_the_same_stand_side_by_side() -> None:
+    marks = [Series(name, 0, (Point(x, 20, 15, 25, ""),) * 2) for name, x in (("b", 100), ("a", 100), ("c", 108))]
+    places = [s.points[0].x for s in side_by_side(marks)]
+    assert places == sorted(places)
+    assert [round(right - left) for left, right in pairwise(places)] == [MARK, MARK]
+    far = [Series(name, 0, (Point(x, 20, 15, 25, ""),)) for name, x in (("b", 300), ("a", 100))]
+    assert list(side_by_side(far)) == far
+
+
+def test_the_page_says_what_ran_and_joins_lines_that_were_wrapped_by_hand(folder: Path) -> None:
+    page = (folder / "report.html").read_text()
+    assert "<p>A line that was wrapped by hand.</p>" in page
+    ran = re.findall(r"<dt>(\w+)</dt><dd><code>([^<]*)</code>", page)
+    assert [name for name, _ in ran] == ["study", "corpus", "encoder", "generator"]
+    assert [part for _, part in ran][::2] == ["toy", "Eye()"]
+    assert argument("Experiment(Atlas(sites=3), Smoothed(Eye(), sigma=4/255))", 1, "encoder") == (
+        "Smoothed(Eye(), sigma=4/255)"
+    )
+    assert argument("no call (", 0, "corpus") == ""
+
+
+def test_without_stages_the_list_is_told_once(folder: Path) -> None:
+    page = (folder / "report.html").read_text()
+    assert "<td>retrieved</td>" in page
+    assert "<td>refined</td>" not in page
+    assert page.count("McNemar&#39;s exact test") + page.count("McNemar's exact test") == 1
 
 
 def decoded(uri: str) -> Any:
@@ -110,8 +173,8 @@ def browser() -> Iterator[Any]:
     from selenium.webdriver.chrome.service import Service
 
     options = webdriver.ChromeOptions()
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
+    for option in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(option)
     options.binary_location = CHROMIUM
     options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
@@ -153,7 +216,8 @@ def test_a_reader_sees_the_verdict_the_table_and_the_cards(browser: Any, folder:
     assert "Retrieved, clean" in cards[0]
     assert "CloudWeb, Smoothed, adaptive" in cards[0]
     shown = texts(browser, "article.card:first-of-type figcaption")
-    assert shown == ["clean", "attacked", "difference × 10", "cloud map"]
+    assert shown[:2] + shown[3:] == ["clean", "attacked", "cloud map"]
+    assert re.fullmatch(r"difference × (10|5|2|1)", shown[2])
     sizes = browser.execute_script("return [...document.images].map(i => i.naturalWidth)")
     assert set(sizes) == {24}
     assert (
@@ -175,6 +239,7 @@ def test_it_fits_a_phone(browser: Any, folder: Path) -> None:
         "const s = document.querySelector('.scroll'); return [s.scrollWidth > s.clientWidth, s.clientWidth <= 390]"
     )
     assert browser.execute_script(scrolls) == [True, True]
+    assert texts(browser, "section[aria-labelledby=figures] .hint") == ["scroll →"]
     boxes = "return [...document.querySelectorAll('.card, .chart, .verdict')].map(e => e.scrollWidth - e.clientWidth)"
     assert max(browser.execute_script(boxes)) <= 1
 

@@ -182,6 +182,17 @@ def test_goals_that_read_the_question_attack_each_question(clean: Experiment, tm
     assert {r.answer for r in done.records if r.kind == "presence"} == {"Yes."}
 
 
+def test_progress_says_in_words_what_is_attacked_and_how_many(
+    clean: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    attack = Composed(ForceText("Yes."), Linf(30 / 255), PGD(steps=1))
+    run(replace(clean, attack=attack, member="optimised"), tmp_path)
+    assert capsys.readouterr().err.splitlines() == [
+        "attacking PGD Linf(30/255): 24 of 24 questions to do",
+        "judging PGD Linf(30/255): 24 of 24 questions to do",
+    ]
+
+
 def test_repeats_average_over_fresh_noise(clean: Experiment, tmp_path: Path) -> None:
     noisy = replace(clean, encoder=Smoothed(Eye(), sigma=0.6, n=1), repeats=4)
     done = run(noisy, tmp_path, progress=False)

@@ -170,7 +170,25 @@ def test_pairs_are_compared_on_the_samples_that_both_have():
     assert paired([0, 0, 1, 1], [1, 1, 1, 1], ["a", "a", "b", "b"]).value == 0.5
     values = np.random.default_rng(4).random(50)
     shifted = paired(values.tolist(), (values + 0.1).tolist())
-    assert (shifted.low, shifted.high) == pytest.approx((0.1, 0.1))  # pairing removes the spread
+    assert (shifted.low, shifted.high) == pytest.approx((0.1, 0.1), abs=0.01)  # pairing removes the spread
+
+
+def test_a_change_of_all_clusters_is_as_certain_as_their_number_allows():
+    tiles = ["a", "a", "b", "c", "d"]
+    low = float(wilson(4, 4).low)
+    assert paired([0] * 5, [1] * 5, tiles) == Estimate(1, pytest.approx(low), 1, 5)
+    assert paired([1] * 5, [0] * 5, tiles) == Estimate(-1, -1, pytest.approx(-low), 5)
+    assert paired([0] * 5, [0.2] * 5, tiles) == Estimate(
+        pytest.approx(0.2), pytest.approx(0.2 * low), pytest.approx(0.2 * (2 - low)), 5
+    )
+    assert paired([0] * 5, [-2] * 5, tiles).low == -2  # an effect that is a sum of differences
+
+
+def test_no_width_means_that_nothing_changed():
+    assert paired([0, 1, 1], [0, 1, 1], ["a", "a", "b"]) == Estimate(0, 0, 0, 3)
+    cancelled = paired([0, 1, 0, 1], [1, 0, 1, 0], ["a", "a", "b", "b"])
+    assert cancelled.value == 0
+    assert cancelled.low < 0 < cancelled.high
 
 
 def test_pairing_is_sharper_than_two_means():

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from morgana.eval.experiment import Experiment, bare, reseeded
-from morgana.eval.studies import load_study, run_study, studies
+from morgana.eval.studies import load_study, run_study, spelled_study, studies
 from morgana.files import locked
 from morgana.spec import parse
 from morgana.types import SpecError, StoreError
@@ -48,6 +48,36 @@ def test_a_study_is_a_function_named_like_its_file(toy: Path) -> None:
 def test_what_cannot_be_run_is_named(name: str, options: dict[str, object], message: str) -> None:
     with pytest.raises(SpecError, match=message):
         load_study(name, **options)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("count=abc", "count=abc: count wants a whole number like 60"),
+        ("count=1.5", "count=1.5: count wants a whole number like 60"),
+        ("count=Atlas", "count=Atlas: count wants a whole number like 60"),
+        ("share=many", "share=many: share wants a number like 0.5"),
+        ("deep=1", "deep=1: deep wants True or False$"),
+        ("model=3", "model=3: model wants a text in quotes like 'atlas'"),
+        ("world=Atlsa", r"world=Atlsa: no part is called 'Atlsa' \(did you mean Atlas\?\)"),
+        ("cuont=3", r"no option 'cuont' \(did you mean count\?\)"),
+    ],
+)
+def test_an_option_of_another_type_than_its_default_is_named(tmp_path: Path, option: str, message: str) -> None:
+    (tmp_path / "typed.py").write_text(
+        "from morgana.eval.experiment import Experiment\n"
+        "def typed(count: int = 60, share=0.5, deep=False, model: 'str' = 'atlas', world=None): ...\n"
+    )
+    name, _, value = option.partition("=")
+    with pytest.raises(SpecError, match=message):
+        spelled_study(tmp_path / "typed.py", {name: value})
+
+
+def test_options_are_read_as_they_are_typed(toy: Path, tmp_path: Path) -> None:
+    assert spelled_study(toy, {"sites": "5"}) == load_study(toy, sites=5)
+    (tmp_path / "named.py").write_text(TOY.replace("def toy(sites=3)", "def named(model='atlas', sites: float = 3)"))
+    found = spelled_study(tmp_path / "named.py", {"model": "other", "sites": "4"})
+    assert found == load_study(tmp_path / "named.py", model="other", sites=4)
 
 
 def test_a_file_without_its_function_is_refused(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from morgana.attacks.cloudweb import CloudWeb
 from morgana.attacks.composed import Composed
 from morgana.attacks.goals.hide import Hide
 from morgana.attacks.searches.pgd import PGD
+from morgana.attacks.threats.l2 import L2
 from morgana.attacks.threats.linf import Linf
 from morgana.defenses.smoothed import Smoothed
 from morgana.defenses.smoothguard import SmoothGuard
@@ -135,6 +136,12 @@ def test_labels_say_what_differs_and_no_more() -> None:
     assert axes([CLEAN]) == [{"attack": "clean"}]
 
 
+def test_a_norm_always_shows_its_radius() -> None:
+    pgd = replace(CLOUDS, attack=Composed(Hide(), Linf(4 / 255), PGD()))
+    drawn = replace(CLOUDS, attack=Composed(Hide(), L2(), PGD()), member="random")
+    assert [row["attack"] for row in axes([CLEAN, pgd, drawn])] == ["clean", "PGD Linf(4/255)", "random L2(1.0)"]
+
+
 def test_defenses_of_one_name_are_told_apart() -> None:
     weak, strong = (replace(CLOUDS, encoder=Smoothed(Eye(), sigma=s)) for s in (0.1, 0.25))
     assert [row["defense"] for row in axes([weak, strong])] == [
@@ -163,7 +170,7 @@ def test_the_verdict_does_not_praise_what_does_not_help() -> None:
     values = {CLEAN.id: records([0] * 9), CLOUDS.id: records([1] + [0] * 8), smoothed.id: records([1] * 9)}
     said = verdict(summarise([CLEAN, CLOUDS, smoothed], values))
     assert "chance could explain it" in said[1]
-    assert said[2].startswith("No defense that was tried helps: at best it stays at 100.0 %")
+    assert said[2].startswith("No defense that was tried helps against CloudWeb: at best Weather@2 stays at 100.0 %")
 
 
 def test_an_attack_that_noise_beats_is_doubted() -> None:

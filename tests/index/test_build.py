@@ -72,7 +72,7 @@ def test_an_empty_corpus_and_one_of_bad_documents_are_refused(tmp_path):
 
 def test_an_index_is_replaced_only_when_asked(tmp_path):
     quietly(texts(3), ENCODER, tmp_path / "index")
-    with pytest.raises(StoreError, match="holds an index; replace it with --overwrite"):
+    with pytest.raises(StoreError, match=r"replace it with --overwrite \(overwrite=True in Python\)"):
         quietly(texts(5), ENCODER, tmp_path / "index")
     assert len(quietly(texts(5), ENCODER, tmp_path / "index", overwrite=True).documents()) == 5
     assert [p.name for p in tmp_path.iterdir()] == ["index"]

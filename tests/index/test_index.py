@@ -243,11 +243,12 @@ def test_another_format_is_told(copy, number, advice):
     ("content", "message"),
     [
         (None, "is not an index, or half of one: it has no manifest.json"),
-        ("", r"manifest\.json cannot be read"),
+        ("", r"manifest\.json is empty; restore .* rebuild the index: morgana index build CORPUS .* --overwrite"),
+        ('{"form', r"manifest\.json is not JSON; restore .* rebuild the index: morgana index build .* --overwrite"),
         ("[]", "is not the manifest of an index"),
         ('{"format": 2}', "was changed after it was written"),
     ],
-    ids=["none", "empty", "list", "little"],
+    ids=["none", "empty", "garbled", "list", "little"],
 )
 def test_half_an_index_is_not_opened(copy, content, message):
     (copy / "manifest.json").unlink()

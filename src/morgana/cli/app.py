@@ -96,7 +96,7 @@ def stopped(how: str) -> int:
 
 def misread(error: Exception) -> int:
     """A command line that cannot be read."""
-    message = error.format_message() if isinstance(error, typer.TyperException) else "nothing was typed"
+    message = error.format_message() + given(error) if isinstance(error, typer.TyperException) else "nothing was typed"
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "morgana"
     if message.startswith("Usage: "):  # nothing was typed after the command: its help is the answer
@@ -104,6 +104,12 @@ def misread(error: Exception) -> int:
     elif message:
         tell(f"error: {one_line(message)} (`{command} --help` shows what it takes)")
     return 2
+
+
+def given(error: Exception) -> str:
+    """The value that did not fit, which pydantic knows and typer does not say."""
+    errors = getattr(error.__cause__, "errors", None)
+    return f"; {errors()[0]['input']} was given" if errors else ""
 
 
 def blame(error: Exception) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from morgana.cli import inputs
-from morgana.cli.indexing import open_index
+from morgana.cli.indexing import open_index, tell_fewer
 from morgana.cli.inputs import (
     AsJSON,
     BatchSize,
@@ -65,6 +65,7 @@ def ask(
         return
     say(one_line(answer.text) or "(no answer)")
     table("", HIT_HEADS, hit_rows(answer.hits), right=(0, 1))
+    tell_fewer(len(answer.hits), k, opened, refined=bool(stage))
 
 
 @app.command(short_help="Change an image so that other things are found.")
@@ -107,6 +108,7 @@ def attack(
     if getattr(chosen.goal, "victim", "encoder") == "generator" and not question:
         raise SpecError(f"{chosen.goal!r} attacks the answer to a question; give it with --question")
     check_png(out)
+    check_apart(out, image)
     pixels, asked = load(image), inputs.query(question, image)
     opened, seen_by = open_index(folder, encoder, device)
     around = Surroundings(opened)
@@ -160,6 +162,16 @@ def check_png(out: Path) -> None:
         raise SpecError(f"--out {out} does not end in .png; attacked images are written as PNG, which loses nothing")
     if out.is_dir():
         raise StoreError(f"--out {out} is a folder; name a .png file")
+
+
+def check_apart(out: Path, image: Path) -> None:
+    """StoreError if the attacked image, or its map of opacity, would take the place of the clean one."""
+    from morgana.corpus.images import cover_path
+    from morgana.types import StoreError
+
+    for written, what in ((out, ""), (cover_path(out), f" with its map of opacity {cover_path(out)}")):
+        if written.exists() and image.exists() and written.samefile(image):
+            raise StoreError(f"--out {out} would overwrite --image {image}{what}; name another --out")
 
 
 def victim(attack: Any, encoder: Encoder, generator: str, device: str | None) -> Any:

@@ -68,7 +68,7 @@ def demo(
         page = write_page(out)
     show(summary, out, page, json)
     if not json:
-        say(NEXT.format(out=out, tile=tile, question=question))
+        say(NEXT.format(morgana=program(), out=out, tile=tile, question=question))
 
 
 ABOUT = """\
@@ -79,9 +79,21 @@ helps against PGD's small changes while the attacker does not know of it, less w
 
 NEXT = """
 Go on from here:
-  morgana search {out}/atlas.index --image {tile}
-  morgana attack {out}/atlas.index --image {tile} --attack "CloudWeb(steps=60)" --out {out}/cloudy.png
-  morgana ask {out}/atlas.index --image {out}/cloudy.png "{question}\""""
+  {morgana} search {out}/atlas.index --image {tile}
+  {morgana} attack {out}/atlas.index --image {tile} --attack "CloudWeb(steps=60)" --out {out}/cloudy.png
+  {morgana} ask {out}/atlas.index --image {out}/cloudy.png "{question}\""""
+
+
+def program() -> str:
+    """What to type for this program: `morgana`, or its path where that would start nothing, or another one."""
+    import shlex
+    import shutil
+    import sys
+
+    started, found = Path(sys.argv[0]), shutil.which("morgana")
+    if started.stem != "morgana" or (found and Path(found).resolve() == started.resolve()):
+        return "morgana"
+    return shlex.quote(str(started))
 
 
 def world(sites: int, seed: int) -> Atlas:

@@ -92,12 +92,12 @@ def report(
 def read_study(text: str, options: list[str]) -> Study:
     """A study by name or file, made with `options`; or one experiment beside its clean counterpart."""
     from morgana.eval.experiment import Experiment
-    from morgana.eval.studies import alone, load_study
+    from morgana.eval.studies import alone, spelled_study
     from morgana.spec import parse
     from morgana.types import SpecError
 
     if "(" not in text:
-        return load_study(text, **dict(map(option, options)))
+        return spelled_study(text, dict(map(option, options)))
     made = parse(text)
     if not isinstance(made, Experiment):
         raise SpecError(f"{text!r} is no experiment; name a study, or write Experiment(corpus, encoder, …)")
@@ -106,15 +106,14 @@ def read_study(text: str, options: list[str]) -> Study:
     return alone(made)
 
 
-def option(text: str) -> tuple[str, Any]:
-    """A name and a value from NAME=VALUE, the value read as a spec."""
-    from morgana.spec import parse
+def option(text: str) -> tuple[str, str]:
+    """A name and the text of a value from NAME=VALUE."""
     from morgana.types import SpecError
 
     name, equals, value = text.partition("=")
     if not equals or not name.isidentifier():
         raise SpecError(f"--set {text} is not NAME=VALUE; write --set steps=40")
-    return name, parse(value)
+    return name, value
 
 
 def write_page(out: Path, explainer: Explainer | None = None, device: str | None = None) -> Path:

@@ -170,12 +170,27 @@ def search(
     (hits,) = pipeline.refine([asked], pipeline.retrieve([asked], k))
     if json:
         say_json({"index": str(folder), "encoder": repr(seen_by), "k": k, "hits": hit_json(hits)})
-        return
-    table("", HIT_HEADS, hit_rows(hits), right=(0, 1))
-    if (where or by == "sparse") and len(hits) < k and not stage:
-        tell(f"{len(hits)} documents match, fewer than the {k} that were asked for")
-    elif k > opened.manifest.documents:
-        tell(f"the index holds {opened.manifest.documents} documents, fewer than the {k} that were asked for")
+    else:
+        table("", HIT_HEADS, hit_rows(hits), right=(0, 1))
+    tell_fewer(len(hits), k, opened, refined=bool(stage), chosen=bool(where) or by == "sparse")
+
+
+def tell_fewer(count: int, k: int, opened: Index, *, refined: bool, chosen: bool = False) -> None:
+    """Say why fewer than k documents were found: they did not match, or the index holds no more.
+
+    `refined` by stages, fewer are no surprise; `chosen` are those that match a filter or the words.
+    """
+    held = opened.manifest.documents
+    if chosen and count < k and not refined:
+        tell(f"{documents(count)} {'matches' if count == 1 else 'match'}, fewer than the {k} that were asked for")
+    elif k > held:
+        tell(f"the index holds {documents(held)}, fewer than the {k} that were asked for")
+    elif count < k and not refined:
+        tell(f"{documents(count)} found, fewer than the {k} that were asked for")
+
+
+def documents(count: int) -> str:
+    return f"{count} document{'' if count == 1 else 's'}"
 
 
 def retriever(by: str, opened: Index, seen_by: Encoder, where: str) -> Retriever:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -41,10 +42,14 @@ def one_line(text: str) -> str:
 
 
 def console() -> Console:
-    """A rich console on stdout; in a pipe wide enough for a table, and without colours."""
+    """A rich console on stdout, as wide as the terminal or COLUMNS; else wide enough for a table, without colours."""
     from rich.console import Console
 
-    return Console() if sys.stdout.isatty() else Console(width=PIPE, no_color=True, force_terminal=False)
+    if sys.stdout.isatty():
+        return Console()
+    columns = os.environ.get("COLUMNS", "")
+    width = int(columns) if columns.isdecimal() and int(columns) else PIPE
+    return Console(width=width, no_color=True, force_terminal=False)
 
 
 def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:

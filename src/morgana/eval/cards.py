@@ -9,6 +9,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from morgana.corpus.images import cover_path, load, save
 from morgana.eval.grounds import Explaining, Grounds, overlay
 from morgana.eval.progress import steps
@@ -19,8 +21,9 @@ from morgana.eval.summary import Cell, Summary
 from morgana.eval.verdict import extreme, name
 from morgana.types import StoreError
 
-HIJACKED, HELD = 4, 2  # cards of samples whose headline figure got worse, and where it did not
-GAIN = 10  # of the difference image
+TURNS = {"The answer got worse": 3, "Only the list of articles got worse": 2, "Nothing got worse": 1}  # cards of each
+GAINS = (10, 5, 2, 1)  # of the difference image
+SEEN = 0.99  # of its values are not to be brightened beyond white
 ANSWERS = 6  # at most, on one card
 LEAST = 0.1  # nats a token: where no sentence matters as much as this, none is dark
 
@@ -66,15 +69,23 @@ class Said:
 
 
 @dataclass(frozen=True)
+class Change:
+    """A headline figure before and after."""
+
+    text: str
+    mood: str  # bad, good or, where it is what it was, empty
+
+
+@dataclass(frozen=True)
 class Card:
     """One sample as a reader sees it."""
 
     sample: str
     kind: str
+    turn: str  # one of TURNS
     question: str
     references: tuple[str, ...]
-    outcome: str  # the headline figure before and after
-    won: bool  # it got worse
+    outcomes: tuple[Change, ...]
     pictures: tuple[Picture, ...]
     lists: tuple[Listing, ...]
     answers: tuple[Said, ...]
@@ -116,31 +127,33 @@ class Album:
         shown = choose(self.summary, figures[0]) if figures else None
         if shown is None:
             return []
-        rows = self.interesting(shown, figures[0])
+        rows = self.interesting(shown, figures)
         made = []
         with steps("explaining", len(rows), 0, shown=self.explain is not None) as advance:
-            for sample, won in rows:
-                made.append(self.card(sample, won, shown, topic, figures[0]))
+            for sample, turn in rows:
+                made.append(self.card(sample, turn, shown, topic, figures))
                 advance(1)
         return made
 
-    def interesting(self, shown: Shown, figure: Figure) -> list[tuple[str, bool]]:
-        """The first samples where the score got worse, then some where it did not, of different tiles."""
+    def interesting(self, shown: Shown, figures: Sequence[Figure]) -> list[tuple[str, str]]:
+        """The first samples of each of TURNS, in its order and of different tiles, with the turn that they took."""
         before, after = self.of(shown.plain), self.of(shown.other)
-        won: dict[str, str] = {}
-        held: dict[str, str] = {}
+        found: dict[str, list[str]] = {turn: [] for turn in TURNS}
         for sample in before:
-            was, now = before[sample].value(figure.stage, figure.metric), None
-            if sample in after:
-                now = after[sample].value(figure.stage, figure.metric)
-            if was is None or now is None:
-                continue
-            group = won if (now < was if figure.good else now > was) else held
-            group.setdefault(str(self.samples.get(sample, {}).get("tile") or sample), sample)
-        calm = [s for tile, s in held.items() if tile not in won]
-        return [(s, True) for s in list(won.values())[:HIJACKED]] + [(s, False) for s in calm[:HELD]]
+            if sample in after and (turn := turned(before[sample], after[sample], figures)):
+                found[turn].append(sample)
+        tiles: set[str] = set()
+        chosen = []
+        for turn, most in TURNS.items():
+            first: dict[str, str] = {}
+            for sample in found[turn]:
+                first.setdefault(str(self.samples.get(sample, {}).get("tile") or sample), sample)
+            new = [tile for tile in first if tile not in tiles][:most]
+            chosen += [(first[tile], turn) for tile in new]
+            tiles.update(new)
+        return chosen
 
-    def card(self, sample: str, won: bool, shown: Shown, topic: str, figure: Figure) -> Card:
+    def card(self, sample: str, turn: str, shown: Shown, topic: str, figures: Sequence[Figure]) -> Card:
         known = self.samples.get(sample, {})
         plain, other = self.of(shown.plain)[sample], self.of(shown.other)[sample]
         cells = (shown.plain, shown.other, *shown.more)
@@ -150,10 +163,10 @@ class Album:
         return Card(
             sample=sample,
             kind=plain.kind,
+            turn=turn,
             question=known.get("question", ""),
             references=tuple(known.get("references", ())),
-            outcome=f"{figure.title} {scored(plain, figure)} → {scored(other, figure)}",
-            won=won,
+            outcomes=tuple(outcomes(plain, other, figures)),
             pictures=(
                 *self.pictures(known.get("tile"), other.image),
                 *self.heats(shown, known, (plain, other), grounds),
@@ -196,7 +209,7 @@ class Album:
         return Listing(caption, tuple(entry(id, score) for id, score in ranking), shades(grounds))
 
     def pictures(self, tile: str | None, attacked: str | None) -> list[Picture]:
-        """Clean, attacked, difference × 10 and opacity map: whichever of them there are."""
+        """Clean, attacked, brightened difference and opacity map: whichever of them there are."""
         found: list[Picture] = []
         if tile is None or not (self.folder / tile).exists():
             return found
@@ -205,9 +218,7 @@ class Album:
         if path is None or not path.exists():
             return found
         found.append(Picture("attacked", "the attacked tile, as it was judged", uri(path)))
-        found.append(
-            Picture(f"difference × {GAIN}", "what was changed, brightened", difference(self.folder / tile, path))
-        )
+        found.append(difference(self.folder / tile, path))
         cover = cover_path(path)
         if cover.exists():
             found.append(Picture("cloud map", "opacity of the clouds, white is opaque", uri(cover)))
@@ -241,10 +252,24 @@ def titled(cell: Cell) -> str:
     return ", ".join(p for p in parts if p not in ("", "none", "–"))
 
 
-def scored(record: Record, figure: Figure) -> str:
-    """80 %, as the record has it."""
-    value = record.value(figure.stage, figure.metric)
-    return "–" if value is None else f"{100 * value:.0f} %"
+def outcomes(before: Record, after: Record, figures: Sequence[Figure]) -> Iterator[Change]:
+    """Of the figures that apply to both: 'Hit@5 100 % → 0 %', bad."""
+    for figure in figures:
+        was, now = (r.value(figure.stage, figure.metric) for r in (before, after))
+        if was is not None and now is not None:
+            mood = "" if now == was else "good" if (now > was) == figure.good else "bad"
+            yield Change(f"{figure.title} {100 * was:.0f} % → {100 * now:.0f} %", mood)
+
+
+def turned(before: Record, after: Record, figures: Sequence[Figure]) -> str | None:
+    """Which of TURNS a sample took by the headline figures; None where none applies to both."""
+    of_answers = [f for f in figures if f.stage == "answer"]
+    of_lists = [f for f in figures if f.stage != "answer"]
+    answer, only_list, nothing = TURNS
+    for turn, some in ((answer, of_answers), (only_list, of_lists)):
+        if any(o.mood == "bad" for o in outcomes(before, after, some)):
+            return turn
+    return nothing if any(outcomes(before, after, figures)) else None
 
 
 def right(record: Record) -> bool | None:
@@ -269,14 +294,16 @@ def encode(content: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(content).decode()
 
 
-def difference(clean: Path, attacked: Path) -> str:
-    """|attacked − clean| × GAIN, black where nothing changed."""
+def difference(clean: Path, attacked: Path) -> Picture:
+    """|attacked − clean|, black where nothing changed, by the largest of GAINS that leaves it readable."""
     from PIL import Image
 
     first, second = load(clean), load(attacked)
     if first.shape != second.shape:
         raise StoreError(f"{attacked} has another size than {clean}; run `morgana eval` again into an empty folder")
-    levels = ((second - first).abs() * GAIN * 255).round().clamp(0, 255).byte()[0].permute(1, 2, 0).contiguous()
+    change = (second - first).abs()[0].permute(1, 2, 0).numpy()
+    large = float(np.quantile(change, SEEN))
+    gain = next((g for g in GAINS if g * large <= 1), 1)
     made = BytesIO()
-    Image.fromarray(levels.numpy()).save(made, "PNG")
-    return encode(made.getvalue())
+    Image.fromarray((change * gain * 255).round().clip(0, 255).astype(np.uint8)).save(made, "PNG")
+    return Picture(f"difference × {gain}", "what was changed", encode(made.getvalue()))

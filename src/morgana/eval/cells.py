@@ -27,6 +27,9 @@ class Work(NamedTuple):
     what: str  # index, attack or judge
 
 
+UNITS = {"index": "indexes", "attack": "attacks", "judge": "cells"}
+
+
 def spread(
     experiments: Sequence[Experiment], bench: Bench, cluster: Cluster, *, resume: bool = True, progress: bool = True
 ) -> dict[str, dict[str, float]]:
@@ -49,7 +52,7 @@ def carry_out(
 ) -> list[dict[str, float]]:
     todo = [Work(str(folder), spelled(e), what) for e in experiments]
     done = []
-    with steps(f"{what} on the cluster", len(todo), shown=progress) as advance:
+    with steps(f"{what} on the cluster", len(todo), unit=UNITS[what], shown=progress) as advance:
         for seconds in cluster.map(work, todo):
             done.append(seconds)
             advance(1)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from morgana.eval.labels import NOTHING
 from morgana.eval.scoring import Figure
@@ -11,7 +12,8 @@ from morgana.eval.summary import Cell, Row, Summary
 from morgana.eval.verdict import name
 
 WIDTH, HEIGHT = 360, 250
-LEFT, RIGHT, TOP, BOTTOM = 44, 350, 12, 208  # of the plotting area
+LEFT, RIGHT, TOP, BOTTOM = 60, 350, 12, 208  # of the plotting area
+MARK = 13  # pixels across a hollow mark, with some air
 
 
 @dataclass(frozen=True)
@@ -105,10 +107,13 @@ def trade(summary: Summary, figures: Sequence[Figure]) -> Chart | None:
         for c in (c for c in mine if c.member == "optimised" and c.reach == "both"):
             row = c.figure(main)
             if clean and row:
-                told = f"{shield} against {name(c)}, {c.knowledge}: {percent(row)}"
+                told = f"{shield} against {name(c)}, {c.knowledge}: {percent(row)}; clean {use.title} {percent(clean)}"
                 dots.append(Dot(shield, 100 * clean.estimate.value, row, told, c.knowledge == "naive" and c.defended))
     title = "What a defense costs, and what it brings"
-    note = "Each mark is an optimised attack, better to the lower right; hollow: by one who does not know of it."
+    note = (
+        "Each mark is an optimised attack, better to the lower right; hollow: by one who does not know of the defense. "
+        "Defenses that cost about the same are moved apart sideways."
+    )
     return chart(title, note, f"{use.title} on clean images (%)", f"{main.title} under attack", dots, joined=False)
 
 
@@ -118,8 +123,8 @@ def chart(
     if len(dots) < 2:
         return None
     low, high = (0.0, max(d.x for d in dots)) if joined else padded([d.x for d in dots])
-    marks = nice(low, high)
-    low, high = marks[0], marks[-1]
+    ticks = nice(low, high)
+    low, high = ticks[0], ticks[-1]
 
     def across(x: float) -> float:
         return LEFT + (RIGHT - LEFT) * (x - low) / (high - low)
@@ -133,15 +138,30 @@ def chart(
         Series(group, number % 8, tuple(point(d) for d in sorted(dots, key=lambda d: d.x) if d.group == group))
         for number, group in enumerate(groups)
     )
+    if not joined:
+        series = side_by_side(series)
     return Chart(
         title,
         note,
         x_label,
         y_label,
-        tuple(Tick(across(m), f"{m:g}") for m in marks),
+        tuple(Tick(across(t), f"{t:g}") for t in ticks),
         tuple(Tick(up(m / 100), f"{m} %") for m in range(0, 101, 25)),
         series,
         joined,
+    )
+
+
+def side_by_side(series: Sequence[Series]) -> tuple[Series, ...]:
+    """Series of one x each, moved so far apart that no mark hides another's; their order from left to right stays."""
+    places = [s.points[0].x for s in series]
+    moved: dict[int, float] = {}
+    last = -math.inf
+    for number in sorted(range(len(places)), key=places.__getitem__):
+        moved[number] = last = max(places[number], last + MARK)
+    back = sum(moved[n] - x for n, x in enumerate(places)) / len(places)
+    return tuple(
+        replace(s, points=tuple(replace(p, x=moved[n] - back) for p in s.points)) for n, s in enumerate(series)
     )
 
 

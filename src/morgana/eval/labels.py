@@ -50,13 +50,14 @@ def title(attack: Any, member: str, spelled: Mapping[str, str]) -> str:
 
 
 def brief(parts: Sequence[Any]) -> dict[str, str]:
-    """repr -> the part's name, with the arguments in which parts of one name differ: Linf(2/255), Linf(8/255)."""
+    """repr -> the part's name, with the arguments in which parts of one name differ, and always a norm's radius."""
     by_repr = {repr(part): part for part in parts if part is not None}
     return {text: among(part, [p for p in by_repr.values() if type(p) is type(part)]) for text, part in by_repr.items()}
 
 
 def among(part: Any, like: Sequence[Any]) -> str:
-    shown = [f.name for f in fields(part) if f.repr and len({repr(getattr(p, f.name)) for p in like}) > 1]
+    differ = {f.name for f in fields(part) if len({repr(getattr(p, f.name)) for p in like}) > 1}
+    shown = [f.name for f in fields(part) if f.repr and (f.name in differ or f.name == "epsilon")]
     told = {name: said(getattr(part, name)) for name in shown if getattr(part, name) not in (None, ())}
     named = list(told.values()) if len(shown) == 1 else [f"{name}={value}" for name, value in told.items()]
     return f"{type(part).__name__}({', '.join(named)})" if named else type(part).__name__

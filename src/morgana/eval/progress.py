@@ -4,20 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+CALLED: ContextVar[tuple[str, str]] = ContextVar("CALLED", default=("", ""))
+
 
 @contextmanager
-def steps(title: str, total: int, done: int = 0, *, shown: bool = True) -> Iterator[Callable[[int], None]]:
+def called(title: str, unit: str) -> Iterator[None]:
+    """Within the block steps go by this title and unit: the caller knows in words what it has others do."""
+    token = CALLED.set((title, unit))
+    try:
+        yield
+    finally:
+        CALLED.reset(token)
+
+
+def note(text: str) -> None:
+    """One line on stderr, however long."""
+    Console(stderr=True).print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def steps(
+    title: str, total: int, done: int = 0, *, unit: str = "", shown: bool = True
+) -> Iterator[Callable[[int], None]]:
     """Within the block, the function that is handed out says how many more of `total` are done."""
     console = Console(stderr=True)
+    title, unit = CALLED.get() if CALLED.get()[0] else (title, unit)
     if not shown or done >= total:
         yield lambda count: None
         return
     if not console.is_terminal:
-        console.print(f"{title}: {total - done} of {total} to do", highlight=False, markup=False)
+        whole = f"{total} {unit}".strip()
+        note(f"{title}: {total - done} of {whole} to do")
         yield lambda count: None
         return
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

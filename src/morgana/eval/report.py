@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -70,13 +73,15 @@ def view(
     explain = Explaining(explainer, {e["id"]: e for e in raw["experiments"]}, device) if explainer is not None else None
     return {
         "title": summary.name,
-        "about": summary.about.strip(),
+        "about": [" ".join(block.split()) for block in re.split(r"\n\s*\n", summary.about) if block.strip()],
+        "ran": [("study", summary.name), *ran(summary)],
         "written": raw["written"],
         "versions": raw["versions"],
         "verdict": verdict(summary),
         "warnings": summary.warnings,
         "axes": tuple(summary.cells[0].axes) if summary.cells else (),
         "figures": summary.figures,
+        "tested": any(r.mcnemar for c in summary.cells for f in summary.figures if (r := c.figure(f))),
         "lines": [line(cell, summary.figures) for cell in summary.cells],
         "charts": charts(summary),
         "splits": [split(s, summary) for s in raw["propagation"]],
@@ -84,6 +89,7 @@ def view(
         "cards": Album(folder, summary, samples, documents, explain).cards(topic),
         "explainer": repr(explainer) if explainer is not None else "",
         "cells": summary.cells,
+        "unrefined": {e["id"] for e in raw["experiments"] if e["configuration"]["stages"] == "()"},
         "topic": topic,
         "plot": {"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM},
     }
@@ -99,6 +105,28 @@ def line(cell: Cell, figures: list[Figure]) -> Line:
 
 def labelled(id: str, summary: Summary) -> tuple[str, ...]:
     return next(tuple(c.axes.values()) for c in summary.cells if c.id == id)
+
+
+def ran(summary: Summary) -> Iterator[tuple[str, str]]:
+    """What was run, as the undefended experiments spell it: corpus, encoder and generator, the first of several."""
+    for number, name in enumerate(("corpus", "encoder", "generator")):
+        bare = [c for c in summary.cells if not c.defended] or summary.cells
+        parts = list(dict.fromkeys(part for c in bare if (part := argument(c.spec, number, name))))
+        if parts:
+            yield name, parts[0] + (f" and {len(parts) - 1} more" if parts[1:] else "")
+
+
+def argument(spec: str, number: int, name: str) -> str:
+    """An argument of a call as it is written there, by its place or its name; empty where it is not given."""
+    try:
+        call = ast.parse(spec, mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return ""
+    if not isinstance(call, ast.Call):
+        return ""
+    named = next((k.value for k in call.keywords if k.arg == name), None)
+    found = call.args[number] if number < len(call.args) else named
+    return (ast.get_source_segment(spec, found) if found else None) or ""
 
 
 def topics(raw: dict[str, Any]) -> str:

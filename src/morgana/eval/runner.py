@@ -12,9 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from morgana.eval.adversary import asks
 from morgana.eval.bench import Bench
 from morgana.eval.experiment import Experiment, bare, reseeded
-from morgana.eval.progress import steps
+from morgana.eval.labels import NOTHING, axes
+from morgana.eval.progress import called, steps
 from morgana.eval.records import Record, append, load, ranking, read_json, write_json
 from morgana.eval.samples import Sample
 from morgana.eval.scoring import mean, score
@@ -38,13 +40,19 @@ class Run:
 
 
 def run(
-    experiment: Experiment, out: Path, *, resume: bool = True, progress: bool = True, bench: Bench | None = None
+    experiment: Experiment,
+    out: Path,
+    *,
+    resume: bool = True,
+    progress: bool = True,
+    bench: Bench | None = None,
+    name: str = "",
 ) -> Run:
     """Judge every sample that has no record yet, and return all records.
 
     `out` is the run's folder, which experiments of one study share; records lie in `out/cells/ID/records.jsonl`.
     With `resume=False` a cell that has records already is refused with StoreError. Interrupt it at any moment: the next
-    call goes on where this one stopped, and ends in the same records.
+    call goes on where this one stopped, and ends in the same records. Progress tells of it as `name`.
     """
     bench = bench or Bench(Path(out))
     folder = bench.folder / "cells" / experiment.id
@@ -54,12 +62,13 @@ def run(
         raise begun(folder, len(done))
     guard(experiment, folder)
     clock: dict[str, float] = {}
+    name = name or titles([experiment])[0]
     samples = bench.samples(experiment)
     batches = [samples[i : i + AT_ONCE] for i in range(0, len(samples), AT_ONCE)]
     if any(s.id not in done for s in samples):
-        with timed(clock, "attack"):
+        with timed(clock, "attack"), called(f"attacking {name}", attacked_units(experiment)):
             bench.prepare(experiment, progress=progress)
-        with steps(f"judging {experiment.id}", len(samples), len(done), shown=progress) as advance:
+        with steps(f"judging {name}", len(samples), len(done), unit="questions", shown=progress) as advance:
             for batch in batches:
                 missing = [s.id for s in batch if s.id not in done]
                 if missing:
@@ -68,6 +77,30 @@ def run(
                     done.update({r.sample: r for r in fresh})
                     advance(len(fresh))
     return Run(experiment, folder, tuple(done[s.id] for s in samples), clock)
+
+
+def titles(experiments: Sequence[Experiment]) -> list[str]:
+    """The experiments in words, as in their table: 'CloudWeb, defense Smoothed, attacker adaptive'."""
+    return [
+        ", ".join(
+            [
+                labels.get("attack") or axes([experiment])[0]["attack"],
+                *(f"{axis} {label}" for axis, label in labels.items() if axis != "attack" and tells(label)),
+            ]
+        )
+        for experiment, labels in zip(experiments, axes(experiments), strict=True)
+    ]
+
+
+def tells(label: str) -> bool:
+    return label not in ("none", "both", NOTHING)
+
+
+def attacked_units(experiment: Experiment) -> str:
+    """What an attack goes through, one by one."""
+    if experiment.surface == "corpus":
+        return "documents"
+    return "questions" if asks(experiment) else "tiles"
 
 
 def begun(folder: Path, count: int) -> StoreError:

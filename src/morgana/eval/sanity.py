@@ -87,5 +87,4 @@ def falls(check: str, weak: Named, strong: Named, clusters: Clusters, todo: str)
     if gap is None or gap.value >= 0:
         return []
     message = f"{strong[0]} does worse than {weak[0]} by {-gap.value:.3f} (difference {gap}); {todo}"
-    lucky = gap.low == gap.high and gap.n < FEW
-    return [Doubt(check, message, sure=gap.high < 0 and not lucky)]
+    return [Doubt(check, message, sure=gap.high < 0 and gap.n >= FEW)]

@@ -21,6 +21,7 @@ Floats: TypeAlias = NDArray[np.float64]
 Values: TypeAlias = Sequence[float | None]
 DRAWS = 2000  # bootstrap resamples
 AT_ONCE = 2_000_000  # numbers held while resampling
+SAME = 1e-9  # means of clusters that differ by less are equal but for rounding
 
 
 @dataclass(frozen=True)
@@ -148,15 +149,25 @@ def paired(
 ) -> Estimate | None:
     """The mean of after - before on the same samples, with a clustered percentile bootstrap.
 
-    Where every difference is equal the interval has no width: McNemar's test then says more.
+    Clusters that all changed by the same give the bootstrap nothing to resample. Wilson's lower bound w for n of n
+    clusters then says how many at least are like them; the others may have changed by nothing or by twice as much, so
+    the interval is the mean -+ (1 - w) times the mean absolute change, within [-1, 1] if the mean is. It is [0, 0] only
+    where no sample changed at all.
     """
     (was, now), names = complete((before, after), clusters)
     if not len(was):
         return None
+    change = now - was
+    value = float(change.mean())
     groups = np.unique(names, return_inverse=True)[1]
-    spread = resample(groups, now - was, np.ones_like(was), seed, name)
-    low, high = percentiles(spread, confidence)
-    return Estimate(float((now - was).mean()), low, high, len(was))
+    means = np.bincount(groups, change) / np.bincount(groups)
+    if np.ptp(means) < SAME:
+        others = 1 - float(wilson(len(means), len(means), confidence).low)
+        half, end = others * float(np.abs(change).mean()), max(1.0, abs(value))
+        low, high = max(value - half, -end), min(value + half, end)
+    else:
+        low, high = percentiles(resample(groups, change, np.ones_like(was), seed, name), confidence)
+    return Estimate(value, low, high, len(was))
 
 
 def mcnemar(before: Values, after: Values) -> McNemar:

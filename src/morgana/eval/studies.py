@@ -24,10 +24,12 @@ from morgana.eval.bench import Bench
 from morgana.eval.cells import spread
 from morgana.eval.experiment import Experiment
 from morgana.eval.folder import write_run
-from morgana.eval.runner import Run, run
+from morgana.eval.progress import note
+from morgana.eval.records import load
+from morgana.eval.runner import Run, run, titles
 from morgana.eval.summary import Summary
 from morgana.files import locked
-from morgana.spec import nearest
+from morgana.spec import literal, nearest, parse
 from morgana.types import SpecError
 
 
@@ -63,15 +65,37 @@ def run_study(
     study, bench = study.limited(limit), Bench(Path(out).resolve())
     runs: dict[str, Run] = {}
     with locked(bench.folder, "is running a study in"):
+        if resume and progress and (others := strangers(study, bench)):
+            note(others)
         if cluster is not None:
             seconds = spread(study.experiments, bench, cluster, resume=resume, progress=progress)
             for experiment in study.experiments:
                 made = run(experiment, bench.folder, progress=progress, bench=bench)
                 runs[experiment.id] = replace(made, seconds=seconds.get(experiment.id, {}))
-        for experiment in study.experiments:
+        for number, (experiment, title) in enumerate(zip(study.experiments, titles(study.experiments), strict=True), 1):
             if experiment.id not in runs:
-                runs[experiment.id] = run(experiment, bench.folder, resume=resume, progress=progress, bench=bench)
+                name = f"{title} (cell {number} of {len(study.experiments)})"
+                runs[experiment.id] = run(
+                    experiment, bench.folder, resume=resume, progress=progress, bench=bench, name=name
+                )
         return write_run(study.name, study.about, list(runs.values()), bench)
+
+
+def strangers(study: Study, bench: Bench) -> str:
+    """What to say of cells in the folder that the study does not have; empty if there are none."""
+    mine, cells = {e.id for e in study.experiments}, bench.folder / "cells"
+    count = sum(p.is_dir() and p.name not in mine for p in cells.glob("*"))
+    if not count:
+        return ""
+    done = sum(judged(e, bench) for e in study.experiments)
+    others = f"{count} of other settings left alone"
+    return f"going on in {bench.folder}: {done} of this study's {len(mine)} cells done, {others}"
+
+
+def judged(experiment: Experiment, bench: Bench) -> bool:
+    """Every sample of the experiment has a record."""
+    there = {r.sample for r in load(bench.folder / "cells" / experiment.id / "records.jsonl")}
+    return bool(there) and all(sample.id in there for sample in bench.samples(experiment))
 
 
 def load_study(name_or_path: str | Path, **options: object) -> Study:
@@ -79,18 +103,67 @@ def load_study(name_or_path: str | Path, **options: object) -> Study:
 
     Raises SpecError naming the known studies, a file without the function, or an option that it does not take.
     """
-    path = locate(str(name_or_path))
-    module = execute(path)
-    function = getattr(module, path.stem, None)
+    name, function = opened(str(name_or_path))
+    parameters(name, function, options)
+    return study(name, function, options)
+
+
+def spelled_study(name_or_path: str | Path, options: Mapping[str, str]) -> Study:
+    """The study made with options as they are typed; SpecError also for a value that is none for its option."""
+    name, function = opened(str(name_or_path))
+    taken = parameters(name, function, options)
+    return study(name, function, {option: read(option, text, taken[option]) for option, text in options.items()})
+
+
+def opened(name_or_path: str) -> tuple[str, Callable[..., Iterable[Experiment]]]:
+    """A study's name and function."""
+    path = locate(name_or_path)
+    function = getattr(execute(path), path.stem, None)
     if not callable(function):
         raise SpecError(f"{path} has no function {path.stem}(); a study is a function named like its file")
-    taken = list(inspect.signature(function).parameters)
+    return path.stem, function
+
+
+def parameters(name: str, function: Callable[..., object], options: Iterable[str]) -> Mapping[str, inspect.Parameter]:
+    """What the study takes; SpecError if one of the options is not among it."""
+    taken = inspect.signature(function).parameters
     for option in options:
         if option not in taken:
+            known = list(taken)
             raise SpecError(
-                f"the study {path.stem} has no option {option!r}{nearest(option, taken)}; it has {', '.join(taken)}"
+                f"the study {name} has no option {option!r}{nearest(option, known)}; it has {', '.join(known)}"
             )
-    return study(path.stem, function, options)
+    return taken
+
+
+PLAIN: Mapping[str, tuple[tuple[type, ...], str]] = {
+    "int": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+    "bool": ((bool,), "True or False"),
+    "str": ((str,), "a text in quotes"),
+}
+
+
+def read(option: str, text: str, parameter: inspect.Parameter) -> object:
+    """The value that `text` spells; SpecError naming the option and what it wants, told by its type or its default.
+
+    A word that spells no part is a text.
+    """
+    default, kind = parameter.default, parameter.annotation
+    if kind is parameter.empty:
+        kind = type(default)
+    types, what = PLAIN.get(kind if isinstance(kind, str) else getattr(kind, "__name__", ""), ((object,), ""))
+    unsaid = default in (parameter.empty, None, "") or isinstance(default, bool)
+    like = "" if unsaid else f" like {literal(default)}"
+    try:
+        value: object = parse(text)
+    except SpecError as error:
+        if not what:
+            raise SpecError(f"{option}={text}: {error}") from None
+        value = text
+    if what and value is not None and type(value) not in types:
+        raise SpecError(f"{option}={text}: {option} wants {what}{like}")
+    return value
 
 
 def study(name: str, function: Callable[..., Iterable[Experiment]], options: Mapping[str, object]) -> Study:

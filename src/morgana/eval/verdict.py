@@ -68,7 +68,8 @@ def help_(worst: Cell | None, cells: Sequence[Cell], figure: Figure) -> str:
     helps = before is not None and (row.estimate.value > before.estimate.value) == figure.good
     helps = helps and before is not None and row.estimate.value != before.estimate.value
     if not helps:
-        return f"No defense that was tried helps: at best it stays at {spread(row.estimate)}."
+        stays = f"at best {figure.title} stays at {spread(row.estimate)}"
+        return f"No defense that was tried helps against {name(worst)}: {stays}."
     text = f"{shield} brings it to {spread(row.estimate)} against an attacker who does not know of it"
     same = [c for c in guarded if c.knowledge == "adaptive" and c.axes.get("defense") == shield]
     known = same[0].figure(figure) if same else None

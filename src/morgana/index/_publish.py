@@ -51,7 +51,8 @@ def check_place(path: Path, overwrite: bool) -> None:
     """StoreError if an index may not be written at `path`."""
     if (path / manifest.NAME).is_file():
         if not overwrite:
-            raise StoreError(f"{path} holds an index; replace it with --overwrite, or choose another folder")
+            again = "replace it with --overwrite (overwrite=True in Python)"
+            raise StoreError(f"{path} holds an index; {again}, or choose another folder")
     elif path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise StoreError(f"{path} is in the way and is not an index; choose another folder")
 

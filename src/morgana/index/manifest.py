@@ -106,8 +106,12 @@ def read(folder: Path) -> Manifest:
         data = path.read_bytes()
         content = json.loads(data)
         same = data == encode(content)
-    except (OSError, ValueError, RecursionError) as error:
-        raise StoreError(f"{path} cannot be read: {str(error)[:200]}; restore it, or rebuild the index") from None
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error}") from None
+    except (ValueError, RecursionError):
+        why = "is not JSON" if data.strip() else "is empty"
+        again = rebuild("ENCODER", folder) + " --overwrite"
+        raise StoreError(f"{path} {why}; restore it from a copy, or rebuild the index: {again}") from None
     found = understood(content, folder)
     if not same:  # spaces too
         raise StoreError(f"{path} was changed after it was written; restore it, or rebuild the index")
