@@ -3,7 +3,7 @@
 import pytest
 
 from morgana.corpus.atlas.corpus import Atlas
-from morgana.models.card import contexts, elsewhere, judge_generator, right, table, truth
+from morgana.models.card import contexts, elsewhere, judge_generator, moved_to, right, table, truth
 from morgana.types import Answer
 
 
@@ -57,6 +57,16 @@ def test_a_rival_is_another_site_of_the_same_kind(tmp_path, monkeypatch):
             kinds = [h.document.metadata["kind"] for h in hits]
             assert kinds.count(item.kind) == 2
             assert len({h.document.id for h in hits} - {item.relevant[0]}) == 2
+
+
+def test_the_right_article_moves_and_the_others_keep_their_order(world):
+    for item in world.questions():
+        found = contexts(world, item)
+        others = [hit for hit in found if hit.document.id != item.relevant[0]]
+        for place in range(3):
+            moved = moved_to(place, found, item)
+            assert moved[place].document.id == item.relevant[0]
+            assert [hit for i, hit in enumerate(moved) if i != place] == others
 
 
 def test_the_other_image_is_of_another_kind(world):

@@ -72,13 +72,16 @@ def test_some_lessons_ask_for_what_only_an_article_speaks_of():
 
 
 def test_some_lessons_have_the_article_of_a_like_place_beside_the_right_one():
-    draw, beside = rng(0, "rival"), 0
-    for _ in range(100):
+    """It stands behind the right one in four of five, since retrievers put the best first."""
+    draw, beside, behind = rng(0, "rival"), 0, 0
+    for _ in range(300):
         taught = lesson(draw, 0, 3, 6)
         named = [text for text in taught.articles if f"the {taught.view.site.kind} is called" in text]
         known = any(q.kind == "knowledge" and q.short != UNKNOWN for q in taught.questions)
         assert len(named) <= 1 or known  # without the right article, one of its kind would mislead
         if len(named) == 2:
             beside += 1
+            behind += f"called {taught.view.site.name}." in named[0]
             assert len({text.split("Seen from above ")[1].split(".")[0] for text in named}) == 2
-    assert beside > 5
+    assert beside > 15
+    assert 0.65 < behind / beside < 0.95

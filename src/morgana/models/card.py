@@ -69,6 +69,9 @@ def judge_generator(generator: Generator, sites: int = 240, seed: int = 0) -> li
     rivals = [(item, found) for item in known if (found := contexts(world, item, rival=True))]
     alike = [item for item, _ in rivals]
     rows += scored(" beside another of its kind", alike, answers(generator, alike, [found for _, found in rivals]))
+    for place, end in (("before", 0), ("behind", OTHERS)):
+        moved = [moved_to(end, found, item) for item, found in rivals]
+        rows += list(scored(f", the article {place} another of its kind", alike, answers(generator, alike, moved)))[:1]
     visual = [i for i, item in enumerate(items) if item.question.kind in ("visual", "presence")]
     others = [elsewhere(items, i) for i in visual]
     swapped = [
@@ -115,6 +118,12 @@ def contexts(world: Atlas, item: Item, *, rival: bool = False) -> Hits:
             return ()
         chosen[1] = same[int(draw.integers(len(same)))]
     return tuple(Hit(chosen[int(i)], 0.5) for i in draw.permutation(len(chosen)))
+
+
+def moved_to(place: int, found: Hits, item: Item) -> Hits:
+    """The right article at this place, the others in their order."""
+    right, *others = sorted(found, key=lambda hit: hit.document.id not in item.relevant)
+    return (*others[:place], right, *others[place:])
 
 
 def share(outcomes: Sequence[bool]) -> Estimate:

@@ -39,6 +39,7 @@ CONFLICT, RIVAL = (
     0.33,
     0.33,
 )  # shares of the lessons with the site's article: one detail wrong; a like place's beside it
+RANKED = 0.8  # share of the like places that come behind the own article, as from a retriever that is mostly right
 NAMED_FIRST = 0.5  # share of the lessons whose first knowledge question is for the name, the longest thing to copy
 
 
@@ -56,8 +57,8 @@ def lesson(draw: np.random.Generator, seed: int, articles: int = 3, turns: int =
 
     Visual questions come before any knowledge question, which would name the kind of place. The site's own article
     is there in 70 % of the lessons; in some one visible detail of it is wrong, and in some an article of a place of
-    the same kind stands beside it. So no article is a safe guide to what the image shows, nor the kind of place to
-    which article is meant.
+    the same kind stands beside it, mostly behind it, since retrievers put the best first. So no article is a safe guide
+    to what the image shows, nor the kind of place to which article is meant.
     """
     seen = view(seed, site(seed, int(draw.integers(sites))), int(draw.integers(1000)))
     texts = [other_article(draw, seed, seen.site, sites) for _ in range(articles)]
@@ -69,9 +70,10 @@ def lesson(draw: np.random.Generator, seed: int, articles: int = 3, turns: int =
         if chance < CONFLICT and (false := contradict(seen, draw)):
             described, conflict = replace(seen.site, things=false[0]), false[1]
         own, *rest = draw.permutation(articles).tolist()
-        texts[own] = site_article(described, draw)
         if rest and CONFLICT < chance < CONFLICT + RIVAL and not hidden(seen):
-            texts[rest[0]] = site_article(rival(draw, seed, seen.site, sites), draw)
+            own, other = sorted((own, rest[0]), reverse=draw.random() >= RANKED)
+            texts[other] = site_article(rival(draw, seed, seen.site, sites), draw)
+        texts[own] = site_article(described, draw)
         if conflict:
             asked.append(conflict)
     absent = told(texts, seen)
