@@ -183,7 +183,7 @@ def test_inside_a_model_every_layer_and_head_hits_its_target(folder, pixels, que
         torch.testing.assert_close(probe.sharpness[layer], bare.sharpness[layer].clamp(max=0.99), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("kind", ["even", "one token stands out", "two halves", "two tokens nearly tie"])
+@pytest.mark.parametrize("kind", ["even", "one token stands out", "two halves", "two tokens nearly tie", "heavy tails"])
 @pytest.mark.parametrize("count", [3, 144, 2880])
 def test_the_scale_is_found_on_rows_of_any_shape(kind, count):
     made = torch.randn(1, 16, 1, count, dtype=torch.float64, generator=torch.Generator().manual_seed(count))
@@ -193,6 +193,8 @@ def test_the_scale_is_found_on_rows_of_any_shape(kind, count):
         made = made * 0.01 + 5 * (torch.arange(count) < count // 2)
     elif kind == "two tokens nearly tie":
         made = made * 0.001 + 3 * (torch.arange(count) < 2)
+    elif kind == "heavy tails":
+        made = made.sign() * made.abs() ** 3
     shape = torch.nn.functional.silu((made - made.mean(-1, keepdim=True)) / made.std(-1, keepdim=True))
     mask, total = torch.ones(1, 1, 1, count, dtype=torch.bool), torch.full((1, 1, 1, 1), count)
     wanted = torch.linspace(0, 0.99, 16, dtype=torch.float64)[None, :, None, None]
