@@ -78,28 +78,11 @@ def train(
     Everything random in `loss_of` must follow from the step, so that a resumed run equals an undisturbed one.
     StoreError when another process is training in `folder`.
     """
-    with locked(folder, "is training in"):
-        alone(model, loss_of, recipe, folder, title, seed, report, report_every)
-
-
-def alone(
-    model: nn.Module,
-    loss_of: Callable[[int], Tensor],
-    recipe: Recipe,
-    folder: Path,
-    title: str,
-    seed: int,
-    report: Callable[[int], str] | None,
-    report_every: int,
-) -> None:
-    steppers = optimisers(model, recipe)
-    rates = [[group["lr"] for group in o.param_groups] for o in steppers]
-    start = restore(model, steppers, folder, seed)
-    saved = time.monotonic()
-    mean = None
-    step = start
-    log = folder / "log.jsonl"
-    with progress() as bar:
+    with locked(folder, "is training in"), progress() as bar:
+        steppers = optimisers(model, recipe)
+        rates = [[group["lr"] for group in o.param_groups] for o in steppers]
+        step = start = restore(model, steppers, folder, seed)
+        saved, mean, log = time.monotonic(), None, folder / "log.jsonl"
         task = bar.add_task(title, total=recipe.steps, completed=start)
         try:
             for step in range(start, recipe.steps):
