@@ -45,8 +45,8 @@ class Bench:
         found: list[Sample] = self.memory[place]
         return found
 
-    def prepare(self, experiment: Experiment, *, progress: bool = True) -> None:
-        """Make the attacked images that are not there yet, in batches that are always the same."""
+    def prepare(self, experiment: Experiment, *, progress: bool = True, name: str = "") -> None:
+        """Make the attacked images that are not there yet, in batches that are always the same; told of as `name`."""
         if experiment.attack is None:
             return
         e, folder = experiment, self.attacked(experiment)
@@ -58,8 +58,8 @@ class Bench:
             for n, batch in enumerate(batches)
             if any(not (folder / f"{u.name}.json").exists() for u in batch)
         ]
-        title, done = f"attacking {folder.name}", len(todo) - sum(len(batch) for _, batch in missing)
-        with steps(title, len(todo), done, shown=progress) as advance:
+        title, done = f"attacking {name or folder.name}", len(todo) - sum(len(batch) for _, batch in missing)
+        with steps(title, len(todo), done, unit=attacked_units(e), shown=progress) as advance:
             for number, batch in missing:
                 adversary.make(e, batch, number, self.surroundings(e), folder)
                 advance(len(batch))
@@ -150,3 +150,10 @@ class Bench:
         made = adversary.units(experiment, self.samples(experiment), documents)
         images = {u.query.id: self.attacked(experiment) / f"{u.name}.png" for u in made}
         return [replace(d, image=images.get(d.id, d.image)) for d in documents]
+
+
+def attacked_units(experiment: Experiment) -> str:
+    """What an attack goes through, one by one."""
+    if experiment.surface == "corpus":
+        return "documents"
+    return "questions" if adversary.asks(experiment) else "tiles"

@@ -4,22 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-CALLED: ContextVar[tuple[str, str]] = ContextVar("CALLED", default=("", ""))
-
-
-@contextmanager
-def called(title: str, unit: str) -> Iterator[None]:
-    """Within the block steps go by this title and unit: the caller knows in words what it has others do."""
-    token = CALLED.set((title, unit))
-    try:
-        yield
-    finally:
-        CALLED.reset(token)
 
 
 def note(text: str) -> None:
@@ -33,7 +20,6 @@ def steps(
 ) -> Iterator[Callable[[int], None]]:
     """Within the block, the function that is handed out says how many more of `total` are done."""
     console = Console(stderr=True)
-    title, unit = CALLED.get() if CALLED.get()[0] else (title, unit)
     if not shown or done >= total:
         yield lambda count: None
         return

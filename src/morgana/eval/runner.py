@@ -12,11 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from morgana.eval.adversary import asks
 from morgana.eval.bench import Bench
 from morgana.eval.experiment import Experiment, bare, reseeded
 from morgana.eval.labels import NOTHING, axes
-from morgana.eval.progress import called, steps
+from morgana.eval.progress import steps
 from morgana.eval.records import Record, append, load, ranking, read_json, write_json
 from morgana.eval.samples import Sample
 from morgana.eval.scoring import mean, score
@@ -66,8 +65,8 @@ def run(
     samples = bench.samples(experiment)
     batches = [samples[i : i + AT_ONCE] for i in range(0, len(samples), AT_ONCE)]
     if any(s.id not in done for s in samples):
-        with timed(clock, "attack"), called(f"attacking {name}", attacked_units(experiment)):
-            bench.prepare(experiment, progress=progress)
+        with timed(clock, "attack"):
+            bench.prepare(experiment, progress=progress, name=name)
         with steps(f"judging {name}", len(samples), len(done), unit="questions", shown=progress) as advance:
             for batch in batches:
                 missing = [s.id for s in batch if s.id not in done]
@@ -94,13 +93,6 @@ def titles(experiments: Sequence[Experiment]) -> list[str]:
 
 def tells(label: str) -> bool:
     return label not in ("none", "both", NOTHING)
-
-
-def attacked_units(experiment: Experiment) -> str:
-    """What an attack goes through, one by one."""
-    if experiment.surface == "corpus":
-        return "documents"
-    return "questions" if asks(experiment) else "tiles"
 
 
 def begun(folder: Path, count: int) -> StoreError:
