@@ -176,11 +176,12 @@ def rescored(
     """Rows with edited scores or weights, and perhaps an edited mask."""
     query, key, value = states
     scoring, weighing = block.active("scores", layer), block.active("weights", layer)
+    unmasked = allowed is before
     if not scoring:
         stop = max(reach(allowed), block.layout.visual.stop)
         key, value, before, allowed = key[:, :, :stop], value[:, :, :stop], before[..., :stop], allowed[..., :stop]
     raw = scores(piece.take(query), key, scaling)
-    masked = None if allowed is before else raw + allowed
+    masked = None if unmasked else raw + allowed
     plain = raw.add_(before)
     made = plain if masked is None else masked
     made = edited(block, made, layer, piece, scoring, len(piece.owned) - len(scoring) - len(weighing))
