@@ -107,7 +107,7 @@ def solve(shape: Tensor, mask: Tensor, count: Tensor, sharp: Tensor) -> Tensor:
 
     asked = sharp * widest
     with torch.no_grad():
-        root, under = asked.sqrt(), torch.zeros_like(asked)
+        root, under = asked.sqrt(), shape.new_zeros((*shape.shape[:-1], 1))
         points = torch.tensor(SCALES, dtype=shape.dtype, device=shape.device).expand(*shape.shape[:-1], -1)
         ramp = torch.linspace(0, 1, len(SCALES), dtype=shape.dtype, device=shape.device)
         for _ in range(2):
