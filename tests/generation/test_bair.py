@@ -5,7 +5,7 @@ import torch
 
 from morgana.generation.generators.hf import HF
 from morgana.generation.interventions.bair import BAIR, penalty, solve
-from morgana.generation.layout import Layout
+from morgana.generation.layout import Columns, Layout
 from morgana.generation.prompts import Spans
 from morgana.generation.view import Reference, View
 from morgana.generation.visual import Probe, sharpness
@@ -113,21 +113,26 @@ def test_nothing_is_done_without_strength_or_without_an_image(scores, reference)
 
 
 def test_the_penalty_only_lowers_text_and_spares_the_middle(scores):
-    pen = penalty(RAGGED.text.take(scores), RAGGED, 0)
+    whole = scores.masked_fill(scores.isneginf(), 0)
+    pen, safe = penalty(whole, RAGGED, 0), penalty(whole, RAGGED, 5)
     assert (pen >= 0).all()
     assert (pen > 0).any()
     for i, spans in enumerate(RAGGED.spans):
-        count = len(columns(spans)[1])
-        assert (pen[i, ..., count:] == 0).all()
-        if count % 2 == 0:
-            assert (pen[i, ..., count // 2 - 1] == 0).all()
-    safe = penalty(RAGGED.text.take(scores), RAGGED, 5)
-    for i, spans in enumerate(RAGGED.spans):
-        count = len(columns(spans)[1])
-        assert (safe[i, ..., count - 5 :] == 0).all()
-        assert torch.equal(safe[i, ..., : count - 5], pen[i, ..., : count - 5])
-    flat = torch.where(scores.isneginf(), scores, 1.5)
-    assert penalty(RAGGED.text.take(flat), RAGGED, 0).abs().max() < 1e-12
+        visual, text = columns(spans)
+        assert (pen[i, ..., : spans.start] == 0).all()
+        assert (pen[i, ..., visual] == 0).all()
+        if len(text) % 2 == 0:
+            assert (pen[i, ..., text[len(text) // 2 - 1]] == 0).all()
+        assert (safe[i, ..., text[-5:]] == 0).all()
+        assert torch.equal(safe[i, ..., text[:-5]], pen[i, ..., text[:-5]])
+    assert penalty(torch.full_like(scores, 1.5), RAGGED, 0).abs().max() < 1e-12
+
+
+def test_what_a_row_does_not_see_stays_out_of_its_sight(scores, reference):
+    scores[:, :, :, :12] = float("-inf")  # as under a sliding window
+    made = BAIR(1.0, 1.0).edit(scores, View(RAGGED, 0, reference))
+    assert torch.equal(made.isneginf(), scores.isneginf())
+    assert made.softmax(-1).isfinite().all()
 
 
 def test_with_the_penalty_the_image_gets_at_least_its_mass(scores, reference):
@@ -150,11 +155,9 @@ def test_a_flat_image_a_single_visual_token_and_extreme_targets_stay_finite(scor
 def test_the_scale_follows_its_equation_when_differentiated():
     shape = torch.randn(1, 2, 1, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(3), requires_grad=True)
     sharp = torch.tensor([[[[0.2]], [[0.6]]]], dtype=torch.float64, requires_grad=True)
-    mask, count = torch.ones(1, 1, 1, 7, dtype=torch.bool), torch.full((1, 1, 1, 1), 7)
-    torch.testing.assert_close(sharpness(solve(shape, mask, count, sharp) * shape, count), sharp, atol=1e-5, rtol=0)
-    assert torch.autograd.gradcheck(
-        lambda g, s: solve(g, mask, count, s), (shape, sharp), eps=1e-4, atol=1e-2, rtol=1e-2
-    )
+    seven = layout((0, 5, 12)).visual
+    torch.testing.assert_close(sharpness(solve(shape, seven, sharp) * shape, seven.count), sharp, atol=1e-5, rtol=0)
+    assert torch.autograd.gradcheck(lambda g, s: solve(g, seven, s), (shape, sharp), eps=1e-4, atol=1e-2, rtol=1e-2)
 
 
 def test_it_cannot_run_without_a_calibration_that_fits(scores, reference):
@@ -196,8 +199,8 @@ def test_the_scale_is_found_on_rows_of_any_shape(kind, count):
     elif kind == "heavy tails":
         made = made.sign() * made.abs() ** 3
     shape = torch.nn.functional.silu((made - made.mean(-1, keepdim=True)) / made.std(-1, keepdim=True))
-    mask, total = torch.ones(1, 1, 1, count, dtype=torch.bool), torch.full((1, 1, 1, 1), count)
+    visual, total = Columns.of([range(count)], CPU), torch.full((1, 1, 1, 1), count)
     wanted = torch.linspace(0, 0.99, 16, dtype=torch.float64)[None, :, None, None]
-    scale = solve(shape, mask, total, wanted)
+    scale = solve(shape, visual, wanted)
     best = sharpness(100 * shape, total)
     torch.testing.assert_close(sharpness(scale * shape, total), torch.minimum(wanted, best), atol=1e-6, rtol=0)

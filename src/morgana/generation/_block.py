@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from morgana.generation._products import masks
 from morgana.generation._rows import Rows
 from morgana.generation.layout import Layout
 from morgana.generation.needs import Needs, Place
@@ -63,6 +64,7 @@ class Block:
     hidden: Tensor | None = None
     cached: bool = True  # the running pass keeps its keys and values
     known: dict[tuple[tuple[int, ...], int, int], Rows] = field(default_factory=dict)
+    last: tuple[tuple[Any, ...], Tensor] | None = None  # see `hiding`
     angles: Any = None  # rotary positions, see _positions
     among: Tensor | None = None  # (B, M) which of the pass's first tokens a pruner has left; None: all
     sight: dict[str, Any] = field(default_factory=dict)  # what the vision tower was given
@@ -119,6 +121,13 @@ class Block:
             self.known = {k: v for k, v in self.known.items() if k[1:] == key[1:]}
             self.known[key] = Rows.of([self.needs[i].rows for i in active], self.layout, self.first, self.stop)
         return self.known[key]
+
+    def hiding(self, piece: Rows, attention_mask: Tensor | None, window: int | None) -> Tensor:
+        """What is added to the scores of a piece; layers mostly ask for the same, so that the last answer is kept."""
+        key = (piece, attention_mask, window)
+        if self.last is None or any(x is not y for x, y in zip(self.last[0], key, strict=True)):
+            self.last = key, masks(piece.index, attention_mask, self.first, self.stop, window, piece.even)
+        return self.last[1]
 
     def edit(self, i: int, x: Tensor, layer: int, index: Tensor, mine: Tensor, **more: Any) -> Tensor:
         """What intervention `i` makes of `x`, whole."""

@@ -8,8 +8,8 @@ queries, in O(n) a row. A row that comes back from its editors unchanged keeps t
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from functools import cache
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache, reduce
 from typing import Any, TypeAlias
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 from morgana.generation._block import Block, Intervention, current, merged
 from morgana.generation._hooks import hooked
 from morgana.generation._positions import turned
-from morgana.generation._products import attention, corner, differing, grouped, masks, reach, scores
+from morgana.generation._products import attention, corner, differing, grouped, reach, scores
 from morgana.generation._rows import Rows
 from morgana.generation.layout import Layout
 from morgana.generation.prompts import Spans
@@ -134,18 +134,23 @@ def attend(
     rows, window = block.rows((*masking, *scoring, *weighing)), kwargs.get("sliding_window")
     states, scaling = (query, key, value), kwargs.get("scaling")
     simple = attention_mask is None and window is None and not (masking or scoring)
-    with torch.autocast(query.device.type, enabled=False):
+    with uncast(query.device.type):
         for piece in rows.pieces(query.shape[1] if scoring or weighing else 1, key.shape[2]):  # a mask serves all heads
             if simple and piece.even is not None:
                 redone = reweighed(block, layer, piece, states, scaling)
             else:
-                before = masks(piece.index, attention_mask, block.first, block.stop, window, piece.even)
+                before = block.hiding(piece, attention_mask, window)
                 allowed = edited(block, before, layer, piece, masking, 0)
                 remake = rescored if scoring or weighing else remasked
                 redone = remake(block, layer, piece, states, before, allowed, scaling)
             if redone is not None:
                 out = piece.put(out, *redone)
     return out, weights
+
+
+def uncast(device: str) -> AbstractContextManager[Any]:
+    """Autocast off, at no cost where it is not on."""
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 def edited(block: Block, x: Tensor, layer: int, piece: Rows, active: Sequence[int], offset: int) -> Tensor:
@@ -190,8 +195,8 @@ def rescored(
     pairs = [(x, y) for x, y in ((made, plain), (after, given)) if x is not y]
     if not pairs:
         return None
-    changed = torch.stack([differing(x, y) for x, y in pairs]).any(0).transpose(1, 2)
-    return grouped(after.to(value.dtype), value).transpose(1, 2), changed
+    changed = reduce(torch.logical_or, (differing(x, y) for x, y in pairs))
+    return grouped(after.to(value.dtype), value).transpose(1, 2), changed.transpose(1, 2)
 
 
 def reweighed(block: Block, layer: int, piece: Rows, states: States, scaling: float | None) -> Redone:

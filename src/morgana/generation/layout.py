@@ -54,6 +54,11 @@ class Columns:
         return self.valid.sum(-1)[:, None, None, None]
 
     @cached_property
+    def widest(self) -> Tensor:
+        """(B, 1, 1, 1) the entropy of even weights, of two columns at least."""
+        return self.count.clamp(min=2).double().log()
+
+    @cached_property
     def stop(self) -> int:
         """Columns up to the last of these."""
         return int(self.index.max()) + 1 if self.index.shape[1] else 0
@@ -145,25 +150,25 @@ class Layout:
         return Columns.of([words(s) for s in self.spans], self.device)
 
     @cached_property
-    def _ends(self) -> dict[torch.dtype, tuple[Tensor, Tensor, Tensor, Tensor]]:
+    def _ends(self) -> dict[tuple[torch.dtype, int], tuple[Tensor, Tensor]]:
         return {}
 
-    def ends(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The text's two ends: weights (B, 1, L, 1) that average the first and the last of them, and slopes.
+    def ends(self, dtype: torch.dtype, safe_tail: int) -> tuple[Tensor, Tensor]:
+        """The text's two ends, as matrices over all columns: (B, N, 2) and (B, 2, N); 0 where there is no text.
 
-        Slopes (B, 1, 1, L) are relu(2j/L - 1)² and relu(1 - 2j/L)² for j from 1 to L, 0 on filling.
+        The first takes by how much the mean of the first and of the last of them exceeds the mean of all; the second
+        holds slopes, relu(1 - 2j/L)² and relu(2j/L - 1)² for j from 1 to L - safe_tail.
         """
-        if dtype in self._ends:
-            return self._ends[dtype]
-        place = torch.arange(1, self.text.index.shape[1] + 1, device=self.device)
-        count, mask, width = self.text.count.double(), self.text.mask, edge(self.text.count).double()
-        first, last = place <= width, (place > count - width) & mask
-        along = 2 * place / count - 1
-        weights = ((x / width).transpose(2, 3) for x in (first, last))
-        rising, falling = ((x.relu().square() * mask) for x in (along, -along))
-        first, last = weights
-        self._ends[dtype] = (first.to(dtype), last.to(dtype), rising.to(dtype), falling.to(dtype))
-        return self._ends[dtype]
+        if (dtype, safe_tail) not in self._ends:
+            place = torch.arange(1, self.text.index.shape[1] + 1, device=self.device)
+            count, mask, width = self.text.count.double(), self.text.mask, edge(self.text.count).double()
+            first, last = place <= width, (place > count - width) & mask
+            over = torch.cat([x / width - mask / count.clamp(min=1) for x in (first, last)], 2)
+            along, risky = 1 - 2 * place / count, mask & (place <= count - safe_tail)
+            slopes = torch.cat([x.relu().square() * risky for x in (along, -along)], 2)
+            over, slopes = (self.text.spread(x, self.length).to(dtype)[:, 0] for x in (over, slopes))
+            self._ends[dtype, safe_tail] = (over.transpose(1, 2).contiguous(), slopes)
+        return self._ends[dtype, safe_tail]
 
 
 def edge(count: Tensor) -> Tensor:

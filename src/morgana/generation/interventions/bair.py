@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
-from morgana.generation.layout import Layout
+from morgana.generation.layout import Columns, Layout
 from morgana.generation.needs import Needs
 from morgana.generation.view import Reference, View
 from morgana.spec import part
 from morgana.types import SpecError
 
-SCALES = (1e-6, 0.01, 0.2, 1.0, 3.0, 8.0, 25.0, 100.0)  # T lies between two of these, and of as many between those
-STEPS = 5  # then: to 1e-6 in sharpness on 4,000 random rows, a heavy-tailed quarter of them; the paper allows 1e-4
+SCALES = (1e-6, 0.01, 0.2, 1.0, 3.0, 8.0, 25.0, 100.0)  # T lies between two of these,
+FINER = (8, 8)  # then of so many between those, and so on
+STEPS = 2  # and then: to 1e-6 in sharpness; the paper allows 1e-4
 SHARPEST = 0.99
-COLD = -1e15  # the score of filling: its weight is none at any scale but 0, and its square is finite
+COLD = -1e15  # the score of filling: it has no weight at any scale, and its square is finite
 
 
 @part
@@ -45,17 +48,23 @@ class BAIR:
 
     def edit(self, scores: Tensor, view: View) -> Tensor:
         layout = view.layout
-        seen, text = layout.visual.take(scores), layout.text.take(scores)
-        if not seen.shape[-1]:
+        if not layout.visual.index.shape[1]:
             return scores
-        edited = scores
+        edited, hidden = scores, scores.isneginf()
+        whole = scores.masked_fill(hidden, 0)  # so that arithmetic on what is not seen stays finite
         if self.alpha_v:
             log_odds, sharp = targets(view.reference, view.layer, scores)
-            restored = restore(seen, text, layout, log_odds, self.gamma_s * sharp)
-            edited = layout.visual.put(edited, torch.lerp(clear(seen), restored, self.alpha_v))
+            seen = layout.visual.take(whole)
+            seen = seen if layout.visual.full else seen.masked_fill(~layout.visual.mask, 0)
+            level = log_odds + layout.text.take(scores).logsumexp(-1, keepdim=True)
+            restored = restore(seen, layout, self.gamma_s * sharp) + level.nan_to_num_(neginf=0.0, posinf=0.0)
+            edited = layout.visual.put(edited, torch.lerp(seen, restored, self.alpha_v))
         if self.alpha_t:
-            edited = layout.text.put(edited, text - self.alpha_t * penalty(text, layout, self.safe_tail))
-        return torch.where(layout.visual.count > 0, edited, scores)
+            edited = edited.sub(penalty(whole, layout, self.safe_tail), alpha=self.alpha_t)
+        if edited is scores:
+            return scores
+        edited = edited.masked_fill(hidden, float("-inf"))
+        return edited if layout.visual.full else torch.where(layout.visual.count > 0, edited, scores)
 
 
 def targets(reference: Reference | None, layer: int, scores: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,79 +78,66 @@ def targets(reference: Reference | None, layer: int, scores: Tensor) -> tuple[Te
     return reference.log_odds[layer][..., None, None], reference.sharpness[layer][..., None, None]
 
 
-def clear(logits: Tensor) -> Tensor:
-    """Zero for filling, so that arithmetic on it stays finite."""
-    return logits.masked_fill(logits.isneginf(), 0)
+def restore(seen: Tensor, layout: Layout, sharp: Tensor) -> Tensor:
+    """Visual scores (B, H, R, V) of the sharpness wanted, T* SiLU(Z), less what makes their weights add up to 1."""
+    mask, count, full = layout.visual.mask, layout.visual.count, layout.visual.full
+    if full:
+        spread, mean = torch.var_mean(seen, -1, correction=min(1, seen.shape[-1] - 1), keepdim=True)
+    else:
+        mean = seen.sum(-1, keepdim=True) / count.clamp(min=1)
+        spread = ((seen - mean).square() * mask).sum(-1, keepdim=True) / (count - 1).clamp(min=1)
+    shape = torch.nn.functional.silu((seen - mean) * spread.clamp(min=1e-12).rsqrt())
+    made = solve(shape, layout.visual, sharp.nan_to_num().clamp_(0, SHARPEST)) * shape
+    made = made if full else made.masked_fill(~mask, COLD)
+    return made.log_softmax(-1)
 
 
-def restore(seen: Tensor, text: Tensor, layout: Layout, log_odds: Tensor, sharp: Tensor) -> Tensor:
-    """Visual scores (B, H, R, V) with the mass and sharpness wanted: T* SiLU(Z) + a0."""
-    mask, count = layout.visual.mask, layout.visual.count
-    whole = clear(seen)
-    mean = whole.sum(-1, keepdim=True) / count.clamp(min=1)
-    spread = ((whole - mean).square() * mask).sum(-1, keepdim=True) / (count - 1).clamp(min=1)
-    shape = torch.nn.functional.silu((whole - mean) / spread.clamp(min=1e-12).sqrt())
-    scale = solve(shape, mask, count, sharp.nan_to_num().clamp(0, SHARPEST))
-    made = scale * shape
-    level = made.masked_fill(~mask, float("-inf")).logsumexp(-1, keepdim=True)
-    return made + (log_odds + text.logsumexp(-1, keepdim=True) - level).nan_to_num(neginf=0.0, posinf=0.0)
-
-
-def solve(shape: Tensor, mask: Tensor, count: Tensor, sharp: Tensor) -> Tensor:
+def solve(shape: Tensor, columns: Columns, sharp: Tensor) -> Tensor:
     """T of at most 100 with sharpness(softmax(T shape)) = sharp, for every row at once, (B, H, R, 1).
 
-    Newton's steps on the root of the sharpness, which begins as a line, between two near scales and from where the line
-    between them says; a wild one is halved. A row that cannot be that sharp gets 100. The gradient is that of the
-    implicit function.
+    Sharpness rises with T, so that T is bracketed, by many scales at once; Newton's steps begin where a line through
+    the bracket's ends says. A row that cannot be that sharp gets 100. The gradient is that of the implicit function.
     """
-    peak = shape.masked_fill(~mask, float("-inf")).amax(-1, keepdim=True)
-    along = (shape - peak).masked_fill(~mask, COLD)[..., None, :]
-    widest = count.clamp(min=2).to(shape.dtype).log()
+    shape = shape if columns.full else shape.masked_fill(~columns.mask, COLD)
+    along = (shape - shape.amax(-1, keepdim=True)).flatten(0, 2)[:, None]  # (rows, 1, V)
+    moments = torch.cat([torch.ones_like(along), along, along.square()], 1).transpose(1, 2)
+    widest = columns.widest.to(shape.dtype)
+    asked, widest = (x.expand(*shape.shape[:3], 1).reshape(-1, 1) for x in (sharp * widest, widest))
 
-    def at(scale: Tensor) -> tuple[Tensor, Tensor]:  # sharpness x log N, and its slope, at scales (B, H, R, K)
-        weight = (scale[..., None] * along).exp()
-        total = weight.sum(-1).clamp(min=1)  # the peak's own weight; less only where nothing is
-        once = weight * along
-        mean = once.sum(-1) / total
-        return widest - total.log() + scale * mean, scale * ((once * along).sum(-1) / total - mean.square())
+    def at(scale: Tensor) -> tuple[Tensor, Tensor]:  # sharpness x log N at scales (rows, K), and its slope / scale
+        total, first, second = ((scale[..., None] * along).exp() @ moments).unbind(-1)
+        mean = first / total
+        return torch.addcmul(widest, scale, mean) - total.log(), torch.addcmul(second / total, mean, mean, value=-1)
 
-    asked = sharp * widest
     with torch.no_grad():
-        root, under = asked.sqrt(), shape.new_zeros((*shape.shape[:-1], 1))
-        points = torch.tensor(SCALES, dtype=shape.dtype, device=shape.device).expand(*shape.shape[:-1], -1)
-        ramp = torch.linspace(0, 1, len(SCALES), dtype=shape.dtype, device=shape.device)
-        for _ in range(2):
-            roots = torch.cat([under, at(points[..., 1:])[0].clamp_(min=0).sqrt_()], -1)
-            place = (roots[..., 1:] < root).sum(-1, keepdim=True)
-            above = (place + 1).clamp_(max=len(SCALES) - 1)
-            (low, high), (under, over) = ((x.gather(-1, place), x.gather(-1, above)) for x in (points, roots))
-            points = low + (high - low) * ramp
-        scale = low + (high - low) * ((root - under) / (over - under).clamp_(min=1e-12)).clamp_(0, 1)
-        wanted = 2 * root
+        scales, *ramps, ends = brackets(shape.dtype, shape.device)
+        points = scales.expand(len(asked), -1)
+        for ramp in (*ramps, None):
+            found = at(points)[0]
+            place = torch.searchsorted(found, asked).clamp_(1, found.shape[1] - 1) + ends
+            low, high = points.gather(1, place).chunk(2, 1)
+            points = points if ramp is None else torch.lerp(low, high, ramp)
+        under, over = found.gather(1, place).chunk(2, 1)
+        scale = torch.lerp(low, high, ((asked - under) / (over - under).clamp_(min=1e-12)).clamp_(0, 1))
         for _ in range(STEPS):
-            found, slope = at(scale)
-            short = found < asked
-            low, high = torch.where(short, scale, low), torch.where(short, high, scale)
-            root = found.clamp_(min=0).sqrt_()
-            guess = scale + (wanted - 2 * root) * root / slope.clamp_(min=1e-12)
-            near = guess.clamp(low, high)  # a step a little beyond an end stops there, a wild one is halved instead
-            scale = torch.where((guess - near).abs_() > (high - low) / 100, (low + high) / 2, near)
-    if not (shape.requires_grad or sharp.requires_grad):
-        return scale
-    found, slope = at(scale)
-    slope = slope.detach() / widest
-    step = torch.where(slope > 1e-6, (found - asked) / widest / slope.clamp(min=1e-6), 0.0)
-    return scale - (step - step.detach())
+            found, bend = at(scale)
+            scale = torch.addcdiv(scale, asked - found, (scale * bend).clamp_(min=1e-12)).clamp_(low, high)
+    if shape.requires_grad or sharp.requires_grad:
+        found, bend = at(scale)
+        slope = scale * bend.detach()
+        step = torch.where(slope > 1e-6 * widest, (found - asked) / slope.clamp(min=1e-12), 0.0)
+        scale = scale - (step - step.detach())
+    return scale.view(*shape.shape[:3], 1)
 
 
-def penalty(text: Tensor, layout: Layout, safe_tail: int) -> Tensor:
-    """What text scores (B, H, R, L) lose: by how much the first and last fifth exceed the mean, rising to the ends."""
-    mask, count = layout.text.mask, layout.text.count
-    first, last, rising, falling = layout.ends(text.dtype)
-    whole = clear(text)
-    mean = (whole * mask).sum(-1, keepdim=True) / count
-    made = ((whole @ first - mean).relu() * falling) + ((whole @ last - mean).relu() * rising)
-    if not safe_tail:
-        return made
-    place = torch.arange(1, text.shape[-1] + 1, device=text.device)
-    return made * (place <= count - safe_tail)
+@cache
+def brackets(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
+    """The first scales; where the next ones lie between two of them, and so on; and the steps to these two."""
+    ramps = (torch.linspace(0, 1, count, dtype=dtype, device=device) for count in FINER)
+    return torch.tensor(SCALES, dtype=dtype, device=device), *ramps, torch.arange(-1, 1, device=device)
+
+
+def penalty(scores: Tensor, layout: Layout, safe_tail: int) -> Tensor:
+    """What scores (B, H, R, N) lose: text, by how much its first and last fifth exceed its mean, rising to the ends."""
+    over, slopes = layout.ends(scores.dtype, safe_tail)
+    return ((scores.flatten(1, 2) @ over).relu() @ slopes).view_as(scores)
