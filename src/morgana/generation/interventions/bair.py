@@ -105,7 +105,7 @@ def solve(shape: Tensor, columns: Columns, sharp: Tensor) -> Tensor:
     asked, widest = (x.expand(*shape.shape[:3], 1).reshape(-1, 1) for x in (sharp * widest, widest))
 
     def at(scale: Tensor) -> tuple[Tensor, Tensor]:  # sharpness x log N at scales (rows, K), and its slope / scale
-        total, first, second = ((scale[..., None] * along).exp() @ moments).unbind(-1)
+        total, first, second = ((scale[..., None] * along).exp_() @ moments).unbind(-1)
         mean = first / total
         return torch.addcmul(widest, scale, mean) - total.log(), torch.addcmul(second / total, mean, mean, value=-1)
 
