@@ -14,8 +14,9 @@ from toyworld import Eye, Reader, ToyWorld
 
 from morgana.attacks.cloudweb import CloudWeb
 from morgana.defenses.smoothed import Smoothed
-from morgana.eval.cards import difference, outcomes, turned
+from morgana.eval.choosing import outcomes, turned
 from morgana.eval.curves import MARK, Point, Series, nice, side_by_side
+from morgana.eval.embedded import difference
 from morgana.eval.experiment import Experiment
 from morgana.eval.records import Record
 from morgana.eval.report import argument, write_report

@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from morgana.corpus.images import cover_path, load, save
+from morgana.corpus.images import cover_path
+from morgana.eval.choosing import Change, Shown, choose, chosen, outcomes
+from morgana.eval.embedded import Picture, difference, encode, uri
 from morgana.eval.grounds import Explaining, Grounds, overlay
 from morgana.eval.progress import steps
 from morgana.eval.records import Ranking, Record
 from morgana.eval.records import load as read_records
 from morgana.eval.scoring import Figure
 from morgana.eval.summary import Cell, Summary
-from morgana.eval.verdict import extreme, name
-from morgana.types import StoreError
+from morgana.eval.verdict import name
 
-TURNS = {"The answer got worse": 3, "Only the list of articles got worse": 2, "Nothing got worse": 1}  # cards of each
-GAINS = (10, 5, 2, 1)  # of the difference image
-SEEN = 0.99  # of its values are not to be brightened beyond white
 ANSWERS = 6  # at most, on one card
 LEAST = 0.1  # nats a token: where no sentence matters as much as this, none is dark
-
-
-@dataclass(frozen=True)
-class Picture:
-    caption: str
-    alt: str
-    data: str  # a data: URI
 
 
 @dataclass(frozen=True)
@@ -69,14 +56,6 @@ class Said:
 
 
 @dataclass(frozen=True)
-class Change:
-    """A headline figure before and after."""
-
-    text: str
-    mood: str  # bad, good or, where it is what it was, empty
-
-
-@dataclass(frozen=True)
 class Card:
     """One sample as a reader sees it."""
 
@@ -89,15 +68,6 @@ class Card:
     pictures: tuple[Picture, ...]
     lists: tuple[Listing, ...]
     answers: tuple[Said, ...]
-
-
-@dataclass(frozen=True)
-class Shown:
-    """The cells that cards compare: a plain one, an attacked one (or another arm), and more whose answers are shown."""
-
-    plain: Cell
-    other: Cell
-    more: tuple[Cell, ...]
 
 
 class Album:
@@ -127,31 +97,13 @@ class Album:
         shown = choose(self.summary, figures[0]) if figures else None
         if shown is None:
             return []
-        rows = self.interesting(shown, figures)
+        rows = chosen(self.of(shown.plain), self.of(shown.other), self.samples, figures)
         made = []
         with steps("explaining", len(rows), 0, shown=self.explain is not None) as advance:
             for sample, turn in rows:
                 made.append(self.card(sample, turn, shown, topic, figures))
                 advance(1)
         return made
-
-    def interesting(self, shown: Shown, figures: Sequence[Figure]) -> list[tuple[str, str]]:
-        """The first samples of each of TURNS, in its order and of different tiles, with the turn that they took."""
-        before, after = self.of(shown.plain), self.of(shown.other)
-        found: dict[str, list[str]] = {turn: [] for turn in TURNS}
-        for sample in before:
-            if sample in after and (turn := turned(before[sample], after[sample], figures)):
-                found[turn].append(sample)
-        tiles: set[str] = set()
-        chosen = []
-        for turn, most in TURNS.items():
-            first: dict[str, str] = {}
-            for sample in found[turn]:
-                first.setdefault(str(self.samples.get(sample, {}).get("tile") or sample), sample)
-            new = [tile for tile in first if tile not in tiles][:most]
-            chosen += [(first[tile], turn) for tile in new]
-            tiles.update(new)
-        return chosen
 
     def card(self, sample: str, turn: str, shown: Shown, topic: str, figures: Sequence[Figure]) -> Card:
         known = self.samples.get(sample, {})
@@ -233,77 +185,12 @@ def shades(grounds: Grounds | None) -> tuple[tuple[Shade, ...], ...]:
     return tuple(tuple(Shade(s.text, max(s.loss, 0.0) / full, s.loss) for s in row) for row in grounds.read)
 
 
-def choose(summary: Summary, figure: Figure) -> Shown | None:
-    """The strongest undefended attack, its clean run, and the same attack defended; or the first and the worst arm."""
-    cells = summary.cells
-    bare = [c for c in cells if c.attack and not c.defended and c.reach == "both"]
-    other = extreme([c for c in bare if c.member == "optimised"] or bare or list(cells[1:]), figure, worst=True)
-    if other is None:
-        return Shown(cells[0], cells[0], ()) if cells else None
-    plain = next((c for c in cells if c.id == other.baseline), cells[0])
-    same = [c for c in cells if c.defended and (c.attack, c.member) == (other.attack, other.member)]
-    rest = [c for c in cells if c not in (plain, other)]
-    return Shown(plain, other, tuple(same if other.attack else rest))
-
-
 def titled(cell: Cell) -> str:
     """clean; CloudWeb; CloudWeb, Smoothed, adaptive."""
     parts = [name(cell), cell.axes.get("defense", ""), cell.axes.get("attacker", "")]
     return ", ".join(p for p in parts if p not in ("", "none", "–"))
 
 
-def outcomes(before: Record, after: Record, figures: Sequence[Figure]) -> Iterator[Change]:
-    """Of the figures that apply to both: 'Hit@5 100 % → 0 %', bad."""
-    for figure in figures:
-        was, now = (r.value(figure.stage, figure.metric) for r in (before, after))
-        if was is not None and now is not None:
-            mood = "" if now == was else "good" if (now > was) == figure.good else "bad"
-            yield Change(f"{figure.title} {100 * was:.0f} % → {100 * now:.0f} %", mood)
-
-
-def turned(before: Record, after: Record, figures: Sequence[Figure]) -> str | None:
-    """Which of TURNS a sample took by the headline figures; None where none applies to both."""
-    of_answers = [f for f in figures if f.stage == "answer"]
-    of_lists = [f for f in figures if f.stage != "answer"]
-    answer, only_list, nothing = TURNS
-    for turn, some in ((answer, of_answers), (only_list, of_lists)):
-        if any(o.mood == "bad" for o in outcomes(before, after, some)):
-            return turn
-    return nothing if any(outcomes(before, after, figures)) else None
-
-
 def right(record: Record) -> bool | None:
     value = record.value("answer", "Contains()")
     return None if value is None else value >= 0.5
-
-
-def uri(path: Path) -> str:
-    """A PNG data: URI, whatever the file's format."""
-    return encode(path.read_bytes() if path.suffix.lower() == ".png" else recoded(path))
-
-
-def recoded(path: Path) -> bytes:
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        save(load(path), Path(folder) / "image.png")
-        return (Path(folder) / "image.png").read_bytes()
-
-
-def encode(content: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(content).decode()
-
-
-def difference(clean: Path, attacked: Path) -> Picture:
-    """|attacked − clean|, black where nothing changed, by the largest of GAINS that leaves it readable."""
-    from PIL import Image
-
-    first, second = load(clean), load(attacked)
-    if first.shape != second.shape:
-        raise StoreError(f"{attacked} has another size than {clean}; run `morgana eval` again into an empty folder")
-    change = (second - first).abs()[0].permute(1, 2, 0).numpy()
-    large = float(np.quantile(change, SEEN))
-    gain = next((g for g in GAINS if g * large <= 1), 1)
-    made = BytesIO()
-    Image.fromarray((change * gain * 255).round().clip(0, 255).astype(np.uint8)).save(made, "PNG")
-    return Picture(f"difference × {gain}", "what was changed", encode(made.getvalue()))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from morgana.eval.labels import NOTHING
 from morgana.eval.scoring import Figure
-from morgana.eval.summary import Cell, Row, Summary
+from morgana.eval.summary import Row, Summary
 from morgana.eval.verdict import name
 
 WIDTH, HEIGHT = 360, 250
@@ -76,10 +76,12 @@ def charts(summary: Summary) -> list[Chart]:
 
 def price(summary: Summary, figure: Figure) -> Chart | None:
     """Success of every attack on the undefended system against how much it changed the image."""
+    cells = [c for c in summary.cells if c.attack and not c.defended and c.reach == "both" and "rms" in c.perturbation]
+    lines = families([c.axes.get("attack", NOTHING) for c in cells])
     dots = [
-        Dot(family(c), 255 * c.perturbation["rms"], row, f"{name(c)}: {percent(row)}")
-        for c in summary.cells
-        if c.attack and not c.defended and c.reach == "both" and "rms" in c.perturbation and (row := c.figure(figure))
+        Dot(line, 255 * c.perturbation["rms"], row, f"{name(c)}: {percent(row)}")
+        for c, line in zip(cells, lines, strict=True)
+        if (row := c.figure(figure))
     ]
     clean = next((c for c in summary.cells if not c.attack and not c.defended), None)
     start = clean.figure(figure) if clean else None
@@ -193,9 +195,14 @@ def nice(low: float, high: float, most: int = 6) -> list[float]:
     return [low, high]
 
 
-def family(cell: Cell) -> str:
-    """Attacks that differ in a number alone form one line: 'PGD Linf(2/255)' and 'PGD Linf(8/255)'."""
-    return cell.axes.get("attack", NOTHING).split("(")[0]
+def families(attacks: Sequence[str]) -> list[str]:
+    """The line that each attack is on: those that differ in a number alone form one, an attack alone keeps its number.
+
+    >>> families(["PGD Linf(2/255)", "CloudWeb", "PGD Linf(8/255)", "Noise Linf(8/255)"])
+    ['PGD Linf', 'CloudWeb', 'PGD Linf', 'Noise Linf(8/255)']
+    """
+    plain = [attack.split("(")[0] for attack in attacks]
+    return [short if plain.count(short) > 1 else attack for short, attack in zip(plain, attacks, strict=True)]
 
 
 def percent(row: Row) -> str:
