@@ -99,6 +99,8 @@ def test_a_convolution_as_a_product_is_the_convolution(stride, side):
     assert_close(ours, theirs)
     for got, wanted in zip(*(torch.autograd.grad((y**2).sum(), parameters) for y in (ours, theirs)), strict=True):
         assert_close(got, wanted)
+    with torch.no_grad():
+        assert_close(as_product(conv, pixels), theirs)
 
 
 def test_labels_become_words():
@@ -112,12 +114,12 @@ def test_labels_become_words():
 @pytest.mark.slow
 def test_a_trained_folder_is_an_encoder_and_training_it_again_changes_nothing(data):
     out = data / "model"
-    train_aid(data / "aid", data / "clouds", out, steps=2, batch=4)
+    train_aid(data / "aid", data / "clouds", out, steps=2, batch=4, reading=2)
     weights = (out / "open_clip_model.safetensors").read_bytes()
     encoder = OpenCLIP(str(out))
     pixels = load(AID(str(data / "aid")).tiles()[0].image).requires_grad_()
     encoder.encode_image(pixels)[0, 0].backward()
     assert pixels.grad.abs().sum() > 0
     assert encoder.encode_text(["a port ."]).shape == (1, 192)
-    train_aid(data / "aid", data / "clouds", out, steps=2, batch=4)
+    train_aid(data / "aid", data / "clouds", out, steps=2, batch=4, reading=2)
     assert (out / "open_clip_model.safetensors").read_bytes() == weights
