@@ -112,7 +112,7 @@ def test_labels_become_words():
 
 
 @pytest.mark.slow
-def test_a_trained_folder_is_an_encoder_and_training_it_again_changes_nothing(data):
+def test_a_trained_folder_is_an_encoder_and_only_more_steps_change_it(data):
     out = data / "model"
     train_aid(data / "aid", data / "clouds", out, steps=2, batch=4, reading=2)
     weights = (out / "open_clip_model.safetensors").read_bytes()
@@ -123,3 +123,6 @@ def test_a_trained_folder_is_an_encoder_and_training_it_again_changes_nothing(da
     assert encoder.encode_text(["a port ."]).shape == (1, 192)
     train_aid(data / "aid", data / "clouds", out, steps=2, batch=4, reading=2)
     assert (out / "open_clip_model.safetensors").read_bytes() == weights
+    train_aid(data / "aid", data / "clouds", out, steps=3, batch=4, reading=2)  # the texts begin anew, too
+    assert {path.name for path in (out / "training").iterdir() if path.is_dir()} == {"text-2", "text-3"}
+    assert (out / "open_clip_model.safetensors").read_bytes() != weights

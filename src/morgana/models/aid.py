@@ -97,8 +97,8 @@ def train_aid(
 
 
 def read(learner: Learner, lessons: Lessons, steps: int, recipe: Recipe, work: Path) -> None:
-    """Train the text tower alone, from random weights, on the finished image tower; resumes from `work`/text."""
-    model, work = learner.model, work / "text"
+    """Train the text tower alone, from random weights, on the image tower as `steps` batches left it; resumes."""
+    model, work = learner.model, work / f"text-{steps}"
     with seeded(lessons.seed, "aid", "text"):
         fresh = build().to(learner.device)
     model.text.load_state_dict(fresh.text.state_dict())
