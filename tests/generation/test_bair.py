@@ -5,7 +5,7 @@ import torch
 
 from morgana.generation.generators.hf import HF
 from morgana.generation.interventions.bair import BAIR, penalty, solve
-from morgana.generation.layout import Columns, Layout
+from morgana.generation.layout import Layout
 from morgana.generation.prompts import Spans
 from morgana.generation.view import Reference, View
 from morgana.generation.visual import Probe, sharpness
@@ -128,11 +128,32 @@ def test_the_penalty_only_lowers_text_and_spares_the_middle(scores):
     assert penalty(torch.full_like(scores, 1.5), RAGGED, 0).abs().max() < 1e-12
 
 
-def test_what_a_row_does_not_see_stays_out_of_its_sight(scores, reference):
+@pytest.mark.parametrize("part", [BAIR(1.0, 0.0), BAIR(1.0, 1.0)], ids=repr)
+def test_what_a_row_does_not_see_takes_no_part(part, scores, reference):
     scores[:, :, :, :12] = float("-inf")  # as under a sliding window
-    made = BAIR(1.0, 1.0).edit(scores, View(RAGGED, 0, reference))
+    made = part.edit(scores, View(RAGGED, 0, reference))
     assert torch.equal(made.isneginf(), scores.isneginf())
-    assert made.softmax(-1).isfinite().all()
+    higher = part.edit(scores + 20, View(RAGGED, 0, reference))
+    torch.testing.assert_close(higher.softmax(-1), made.softmax(-1), atol=1e-9, rtol=0)
+
+
+def test_the_mass_and_sharpness_wanted_are_those_of_what_is_seen(scores, reference):
+    scores[:, :, :, :12] = float("-inf")
+    made = BAIR(1.0, 0.0).edit(scores, View(RAGGED, 0, reference)).softmax(-1)
+    for i, spans in enumerate(RAGGED.spans[:3]):
+        seen = made[i, :, 0, [t for t in columns(spans)[0] if t >= 12]]
+        torch.testing.assert_close(seen.sum(-1), reference.log_odds[0][i].sigmoid(), atol=1e-6, rtol=0)
+        p = seen / seen.sum(-1, keepdim=True)
+        sharp = 1 + (p * p.log()).sum(-1) / math.log(p.shape[-1])
+        torch.testing.assert_close(sharp, reference.sharpness[0][i], atol=1e-4, rtol=0)
+
+
+def test_several_rows_of_one_head_share_its_target(scores):
+    one = layout((0, 5, 21))
+    both = scores[:1, :1].expand(-1, -1, 2, -1)
+    target = Reference({0: torch.zeros(1, 1).double()}, {0: torch.full((1, 1), 0.3).double()})
+    made = BAIR().edit(both, View(one, 0, target))
+    assert torch.equal(made[:, :, 0], made[:, :, 1])
 
 
 def test_with_the_penalty_the_image_gets_at_least_its_mass(scores, reference):
@@ -155,9 +176,9 @@ def test_a_flat_image_a_single_visual_token_and_extreme_targets_stay_finite(scor
 def test_the_scale_follows_its_equation_when_differentiated():
     shape = torch.randn(1, 2, 1, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(3), requires_grad=True)
     sharp = torch.tensor([[[[0.2]], [[0.6]]]], dtype=torch.float64, requires_grad=True)
-    seven = layout((0, 5, 12)).visual
-    torch.testing.assert_close(sharpness(solve(shape, seven, sharp) * shape, seven.count), sharp, atol=1e-5, rtol=0)
-    assert torch.autograd.gradcheck(lambda g, s: solve(g, seven, s), (shape, sharp), eps=1e-4, atol=1e-2, rtol=1e-2)
+    count = torch.full((1, 1, 1, 1), 7)
+    torch.testing.assert_close(sharpness(solve(shape, sharp) * shape, count), sharp, atol=1e-5, rtol=0)
+    assert torch.autograd.gradcheck(solve, (shape, sharp), eps=1e-4, atol=1e-2, rtol=1e-2)
 
 
 def test_it_cannot_run_without_a_calibration_that_fits(scores, reference):
@@ -199,8 +220,8 @@ def test_the_scale_is_found_on_rows_of_any_shape(kind, count):
     elif kind == "heavy tails":
         made = made.sign() * made.abs() ** 3
     shape = torch.nn.functional.silu((made - made.mean(-1, keepdim=True)) / made.std(-1, keepdim=True))
-    visual, total = Columns.of([range(count)], CPU), torch.full((1, 1, 1, 1), count)
+    total = torch.full((1, 1, 1, 1), count)
     wanted = torch.linspace(0, 0.99, 16, dtype=torch.float64)[None, :, None, None]
-    scale = solve(shape, visual, wanted)
+    scale = solve(shape, wanted)
     best = sharpness(100 * shape, total)
     torch.testing.assert_close(sharpness(scale * shape, total), torch.minimum(wanted, best), atol=1e-6, rtol=0)

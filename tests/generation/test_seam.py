@@ -18,6 +18,8 @@ from morgana.generation.interventions.position_scaling import PositionScaling
 from morgana.generation.interventions.var import VAR
 from morgana.generation.interventions.wrappers import InLayers
 from morgana.generation.needs import Layers, Needs, after_image, answering, every
+from morgana.generation.prompts import Spans
+from morgana.generation.visual import Probe
 from morgana.types import Query, SpecError
 
 ROWS = (
@@ -245,3 +247,57 @@ def test_steering_vectors_are_made_from_a_generator_and_used(folder, pixels, que
     assert not torch.equal(view_rows, HF(folder).prefill([pixels[:1]], [query], [hits]))
     with pytest.raises(Exception, match="no steering vectors"):
         HF(folder, interventions=(FlexAC("absent", 0.5, 0),)).prefill([pixels[:1]], [query], [hits])
+
+
+@pytest.fixture(scope="module")
+def windowed():
+    """A model whose first layer sees six tokens back, and whose second sees all."""
+    from transformers import CLIPVisionConfig, LlavaConfig, LlavaForConditionalGeneration, Qwen2Config
+
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    vision = CLIPVisionConfig(**sizes, image_size=8, patch_size=4)
+    window = {"use_sliding_window": True, "sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"]}
+    text = Qwen2Config(**sizes, **window, num_key_value_heads=1, vocab_size=50)
+    torch.manual_seed(0)
+    config = LlavaConfig(vision_config=vision, text_config=text, image_token_index=3)
+    return LlavaForConditionalGeneration(config).eval().requires_grad_(False)
+
+
+def through(model, ids, padding, parts, reference=None):
+    spans = tuple(Spans(pad, 16, 16, ((pad + 1, pad + 5),), (), (14, 15)) for pad in padding)
+    seen = torch.tensor([[column >= pad for column in range(16)] for pad in padding]).long()
+    for row, pad in zip(ids, padding, strict=True):
+        row[pad + 1 : pad + 5] = 3
+    pixels = torch.zeros(len(ids), 3, 8, 8)
+    with torch.no_grad(), intervening(model, parts, spans, reference):
+        return model(input_ids=ids, attention_mask=seen, pixel_values=pixels, use_cache=False).logits
+
+
+@pytest.mark.parametrize("padding", [(0, 0), (0, 3)])
+def test_every_layer_keeps_its_own_window(windowed, padding):
+    ids = torch.randint(4, 50, (2, 16), generator=torch.Generator().manual_seed(0))
+    probe = Probe()
+    plain = through(windowed, ids.clone(), padding, ())
+    assert torch.equal(through(windowed, ids.clone(), padding, (probe,)), plain)
+    for row, pad in enumerate(padding):
+        near, far = probe.scores[0][row, :, 0], probe.scores[1][row, :, 0]
+        assert near[:, :10].isneginf().all()
+        assert near[:, 10:].isfinite().all()
+        assert torch.equal(far.isneginf(), (torch.arange(16) < pad).expand_as(far))
+    made = through(windowed, ids.clone(), padding, (BAIR(1.0, 1.0),), probe.reference())
+    assert made.isfinite().all()
+    assert torch.equal(made[:, :-1], plain[:, :-1])
+    assert not torch.equal(made[:, -1], plain[:, -1])
+
+
+def test_two_passes_of_one_block_have_their_own_masks(windowed):
+    ids = torch.randint(4, 50, (1, 16), generator=torch.Generator().manual_seed(0))
+    ids[:, 5:9] = 3
+    spans, pixels, probe = (Spans(4, 16, 16, ((5, 9),), (), (14, 15)),), torch.zeros(1, 3, 8, 8), Probe()
+    hidden = []
+    with torch.no_grad(), intervening(windowed, (probe,), spans):
+        for pad in (4, 2):
+            seen = (torch.arange(16) >= pad).long()[None]
+            windowed(input_ids=ids, attention_mask=seen, pixel_values=pixels, use_cache=False)
+            hidden.append(int(probe.scores[1][0, 0, 0].isneginf().sum()))
+    assert hidden == [4, 2]

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from realism import LABELS, write_aid, write_maps
+from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from morgana.corpus.aid import AID
@@ -10,6 +11,7 @@ from morgana.models import _aid_words as words
 from morgana.models._aid_lessons import STORED, WEATHER, Batch, Lessons, photographs
 from morgana.models.aid import EXACT, as_product, contrast, targets, train_aid
 from morgana.retrieval.encoders.openclip import OpenCLIP
+from morgana.types import StoreError
 
 
 @pytest.fixture
@@ -99,8 +101,14 @@ def test_a_convolution_as_a_product_is_the_convolution(stride, side):
     assert_close(ours, theirs)
     for got, wanted in zip(*(torch.autograd.grad((y**2).sum(), parameters) for y in (ours, theirs)), strict=True):
         assert_close(got, wanted)
+
+
+def test_where_nothing_is_learnt_a_convolution_is_left_as_it_is(monkeypatch):
+    conv, pixels = torch.nn.Conv2d(8, 16, 3, padding=1), torch.randn(2, 8, 3, 3)
+    monkeypatch.delattr(torch.nn.functional, "unfold")
     with torch.no_grad():
-        assert_close(as_product(conv, pixels), theirs)
+        assert torch.equal(as_product(conv, pixels), conv(pixels))
+    assert torch.equal(as_product(conv.requires_grad_(False), pixels), conv(pixels))
 
 
 def test_labels_become_words():
@@ -112,17 +120,35 @@ def test_labels_become_words():
 
 
 @pytest.mark.slow
-def test_a_trained_folder_is_an_encoder_and_only_more_steps_change_it(data):
+def test_a_trained_folder_is_an_encoder_and_training_it_again_changes_nothing(data):
     out = data / "model"
-    train_aid(data / "aid", data / "clouds", out, steps=2, batch=4, reading=2)
+    train_aid(data / "aid", data / "clouds", out, steps=2, batch=4, text_steps=2)
     weights = (out / "open_clip_model.safetensors").read_bytes()
     encoder = OpenCLIP(str(out))
     pixels = load(AID(str(data / "aid")).tiles()[0].image).requires_grad_()
     encoder.encode_image(pixels)[0, 0].backward()
     assert pixels.grad.abs().sum() > 0
     assert encoder.encode_text(["a port ."]).shape == (1, 192)
-    train_aid(data / "aid", data / "clouds", out, steps=2, batch=4, reading=2)
+    train_aid(data / "aid", data / "clouds", out, steps=2, batch=4, text_steps=2)
     assert (out / "open_clip_model.safetensors").read_bytes() == weights
-    train_aid(data / "aid", data / "clouds", out, steps=3, batch=4, reading=2)  # the texts begin anew, too
-    assert {path.name for path in (out / "training").iterdir() if path.is_dir()} == {"text-2", "text-3"}
-    assert (out / "open_clip_model.safetensors").read_bytes() != weights
+
+
+@pytest.mark.slow
+def test_the_texts_are_taught_beside_a_finished_image_tower_and_anew_when_it_goes_on(data):
+    def trained(steps, text_steps):
+        train_aid(data / "aid", data / "clouds", data / "model", steps=steps, batch=4, text_steps=text_steps)
+        tensors = load_file(data / "model" / "open_clip_model.safetensors")
+        return [{k: v for k, v in tensors.items() if k.startswith(tower)} for tower in ("visual.", "text.")]
+
+    def same(left, right):
+        return left.keys() == right.keys() and all(torch.equal(v, right[k]) for k, v in left.items())
+
+    seen, read = trained(2, 1)
+    longer_seen, longer_read = trained(2, 3)
+    assert same(longer_seen, seen)  # batch norm's statistics too
+    assert not same(longer_read, read)
+    further_seen, further_read = trained(3, 3)
+    assert not same(further_seen, seen)
+    assert not same(further_read, longer_read)
+    with pytest.raises(StoreError, match="has 3 steps behind it, and 2 were asked for"):
+        trained(2, 3)

@@ -76,12 +76,15 @@ def charts(summary: Summary) -> list[Chart]:
 
 def price(summary: Summary, figure: Figure) -> Chart | None:
     """Success of every attack on the undefended system against how much it changed the image."""
-    cells = [c for c in summary.cells if c.attack and not c.defended and c.reach == "both" and "rms" in c.perturbation]
-    lines = families([c.axes.get("attack", NOTHING) for c in cells])
+    rows = [
+        (c, row)
+        for c in summary.cells
+        if c.attack and not c.defended and c.reach == "both" and "rms" in c.perturbation and (row := c.figure(figure))
+    ]
+    lines = families([c.axes.get("attack", NOTHING) for c, _ in rows])
     dots = [
         Dot(line, 255 * c.perturbation["rms"], row, f"{name(c)}: {percent(row)}")
-        for c, line in zip(cells, lines, strict=True)
-        if (row := c.figure(figure))
+        for (c, row), line in zip(rows, lines, strict=True)
     ]
     clean = next((c for c in summary.cells if not c.attack and not c.defended), None)
     start = clean.figure(figure) if clean else None
@@ -196,13 +199,15 @@ def nice(low: float, high: float, most: int = 6) -> list[float]:
 
 
 def families(attacks: Sequence[str]) -> list[str]:
-    """The line that each attack is on: those that differ in a number alone form one, an attack alone keeps its number.
+    """The line that each attack is on: those that differ in a number alone form one, others keep their number.
 
-    >>> families(["PGD Linf(2/255)", "CloudWeb", "PGD Linf(8/255)", "Noise Linf(8/255)"])
-    ['PGD Linf', 'CloudWeb', 'PGD Linf', 'Noise Linf(8/255)']
+    >>> families(["PGD Linf(2/255)", "PGD Linf(8/255)", "Noise Linf(8/255)", "Noise Linf(8/255)"])
+    ['PGD Linf', 'PGD Linf', 'Noise Linf(8/255)', 'Noise Linf(8/255)']
     """
-    plain = [attack.split("(")[0] for attack in attacks]
-    return [short if plain.count(short) > 1 else attack for short, attack in zip(plain, attacks, strict=True)]
+    spelt: dict[str, set[str]] = {}
+    for attack in attacks:
+        spelt.setdefault(attack.split("(")[0], set()).add(attack)
+    return [short if len(spelt[short := attack.split("(")[0]]) > 1 else attack for attack in attacks]
 
 
 def percent(row: Row) -> str:

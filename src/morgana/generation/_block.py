@@ -64,7 +64,7 @@ class Block:
     hidden: Tensor | None = None
     cached: bool = True  # the running pass keeps its keys and values
     known: dict[tuple[tuple[int, ...], int, int], Rows] = field(default_factory=dict)
-    last: tuple[tuple[Any, ...], Tensor] | None = None  # see `hiding`
+    settled: tuple[tuple[Any, ...], Tensor] | None = None  # see `hiding`
     angles: Any = None  # rotary positions, see _positions
     among: Tensor | None = None  # (B, M) which of the pass's first tokens a pruner has left; None: all
     sight: dict[str, Any] = field(default_factory=dict)  # what the vision tower was given
@@ -110,6 +110,7 @@ class Block:
                 f"{queries} queries over {keys} keys; pass the spans of this very batch"
             )
         self.first, self.stop = keys - queries, keys
+        self.settled = None if layer == 0 else self.settled
         if layer == 0 and prefill:
             notes = {} if self.reference is None or self.calibrating else self.reference.notes
             self.memories = [dict(notes.get(part, {})) for part in self.interventions]
@@ -123,11 +124,11 @@ class Block:
         return self.known[key]
 
     def hiding(self, piece: Rows, attention_mask: Tensor | None, window: int | None) -> Tensor:
-        """What is added to the scores of a piece; layers mostly ask for the same, so that the last answer is kept."""
+        """What is added to the scores of a piece; kept, since the next layers ask again where a pass is one piece."""
         key = (piece, attention_mask, window)
-        if self.last is None or any(x is not y for x, y in zip(self.last[0], key, strict=True)):
-            self.last = key, masks(piece.index, attention_mask, self.first, self.stop, window, piece.even)
-        return self.last[1]
+        if self.settled is None or any(x is not y for x, y in zip(self.settled[0], key, strict=True)):
+            self.settled = key, masks(piece.index, attention_mask, self.first, self.stop, window, piece.even)
+        return self.settled[1]
 
     def edit(self, i: int, x: Tensor, layer: int, index: Tensor, mine: Tensor, **more: Any) -> Tensor:
         """What intervention `i` makes of `x`, whole."""

@@ -54,11 +54,6 @@ class Columns:
         return self.valid.sum(-1)[:, None, None, None]
 
     @cached_property
-    def widest(self) -> Tensor:
-        """(B, 1, 1, 1) the entropy of even weights, of two columns at least."""
-        return self.count.clamp(min=2).double().log()
-
-    @cached_property
     def stop(self) -> int:
         """Columns up to the last of these."""
         return int(self.index.max()) + 1 if self.index.shape[1] else 0

@@ -5,7 +5,7 @@ Its weights never enter the repository: AID is for academic use.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,9 +31,7 @@ EXACT = 0.2  # share of a pair's target that is its own text; the rest goes to a
 VOCABULARY = 1536
 WIDE = 512  # channels from which a convolution of these small maps is faster as a product
 SETTLING = 16  # batches that the batch norms' final statistics are taken over
-READING = (
-    350  # batches of the text tower alone: it knows its few captions by heart long before the photographs are learnt
-)
+TEXT_STEPS = 350  # batches of the texts alone: the few captions are known by heart long before the photographs are
 MODEL: dict[str, Any] = {
     "embed_dim": 192,
     "custom_text": True,
@@ -62,9 +60,9 @@ def train_aid(
     limit: int | None = None,
     batch: int = BATCH,
     rate: float = 1.5e-3,
-    reading: int = READING,
+    text_steps: int = TEXT_STEPS,
 ) -> None:
-    """Train for `steps` batches on the train split, the text tower anew for `reading`, and write `out`; resumes.
+    """Train for `steps` batches on the train split, the text tower anew for `text_steps`, and write `out`; resumes.
 
     Naturally hazy tiles are left out, so that all of them are unseen when they are judged; of the cloud maps, those
     that are for judging are left out. Label hits on the dev split are reported on the way and decide nothing.
@@ -91,21 +89,33 @@ def train_aid(
     recipe = Recipe(steps=steps, rate=rate, weight_decay=0.05, cooldown=0.5)
     train(model, lambda step: learner.loss(next(batches)), recipe, work, "aid", seed, report, every)
     settle(learner, lessons, steps)
-    read(learner, lessons, steps, Recipe(steps=reading, rate=rate, weight_decay=0.05, cooldown=0.5, warmup=0.08), work)
-    print(f"aid: {exam(learner)}")
+    texts = Recipe(steps=text_steps, rate=rate, weight_decay=0.05, cooldown=0.5, warmup=0.08)
+    teach_texts(learner, lessons, steps, texts, work / f"text-{steps}-{text_steps}", exam)
     write(model, out)
 
 
-def read(learner: Learner, lessons: Lessons, steps: int, recipe: Recipe, work: Path) -> None:
+def teach_texts(
+    learner: Learner, lessons: Lessons, steps: int, recipe: Recipe, work: Path, exam: Callable[[Learner], str]
+) -> None:
     """Train the text tower alone, from random weights, on the image tower as `steps` batches left it; resumes."""
-    model, work = learner.model, work / f"text-{steps}"
+    model = learner.model
     with seeded(lessons.seed, "aid", "text"):
         fresh = build().to(learner.device)
     model.text.load_state_dict(fresh.text.state_dict())
     model.logit_scale.data.copy_(fresh.logit_scale)
     model.visual.eval().requires_grad_(False)
     batches = feed(partial(later, lessons, steps + SETTLING), behind(work), recipe.steps)
-    train(model, lambda step: learner.loss(next(batches)), recipe, work, "aid text", lessons.seed)
+    last = recipe.steps
+    train(
+        model,
+        lambda _: learner.loss(next(batches)),
+        recipe,
+        work,
+        "aid text",
+        lessons.seed,
+        lambda _: exam(learner),
+        last,
+    )
 
 
 def drawn(lessons: Lessons, steps: int, step: int) -> Batch:
@@ -134,7 +144,7 @@ def as_product(conv: nn.Conv2d, pixels: Tensor) -> Tensor:
     Where nothing is learnt it is left as it is: without gradients that product is eight times slower in bfloat16.
     """
     if not (torch.is_grad_enabled() and conv.weight.requires_grad):
-        plain: Tensor = conv._conv_forward(pixels, conv.weight, conv.bias)
+        plain: Tensor = nn.Conv2d.forward(conv, pixels)
         return plain
     size, stride, margin = conv.kernel_size[0], conv.stride[0], int(conv.padding[0])
     height, width = ((side + 2 * margin - size) // stride + 1 for side in pixels.shape[2:])
@@ -221,12 +231,13 @@ class Exam:
     @torch.no_grad()
     def __call__(self, learner: Learner) -> str:
         tiles, documents = self.corpus.tiles()[: self.limit], self.corpus.documents()
+        was = learner.model.visual.training
         learner.model.eval()
         with torch.autocast(learner.device, dtype=torch.bfloat16):
             image = torch.cat([learner.images(p) for p in torch.split(photographs(tiles, SIZE), BATCH)])
             texts = [d.text for d in documents]
             text = torch.cat([learner.texts(texts[i : i + 512]) for i in range(0, len(texts), 512)])
-        learner.model.train()
+        learner.model.train().visual.train(was)
         best = (image.float() @ text.float().T).topk(5, 1).indices.tolist()
         hits = [
             [t.label in documents[i].metadata["labels"].split(";") for i in row]

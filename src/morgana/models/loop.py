@@ -81,7 +81,13 @@ def train(
     with locked(folder, "is training in"), progress() as bar:
         steppers = optimisers(model, recipe)
         rates = [[group["lr"] for group in o.param_groups] for o in steppers]
-        step = start = restore(model, steppers, folder, seed)
+        done = start = restore(model, steppers, folder, seed)
+        if start > recipe.steps:
+            raise StoreError(
+                f"{folder} has {start} steps behind it, and {recipe.steps} were asked for; ask for as many or more, "
+                "or train elsewhere with --out"
+            )
+        whole = True  # no step is half made
         saved, mean, log = time.monotonic(), None, folder / "log.jsonl"
         task = bar.add_task(title, total=recipe.steps, completed=start)
         try:
@@ -93,9 +99,11 @@ def train(
                     raise StoreError(f"{title}: the loss became {loss.item()} at step {step}; lower the rate")
                 loss.backward()  # type: ignore[no-untyped-call]
                 nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], 1.0)
+                whole = False
                 for stepper in steppers:
                     stepper.step()
                     stepper.zero_grad()
+                done, whole = step + 1, True
                 mean = loss.item() if mean is None else 0.98 * mean + 0.02 * loss.item()
                 bar.update(task, completed=step + 1, description=f"{title}  loss {mean:.3f}")
                 if not bar.console.is_terminal and (step + 1) % PLAIN_EVERY == 0:
@@ -110,8 +118,9 @@ def train(
                     keep(model, steppers, folder, step + 1, seed)
                     saved = time.monotonic()
         except KeyboardInterrupt:
-            keep(model, steppers, folder, step, seed)
-            bar.console.print(f"stopped at step {step}; the same command goes on from {folder}")
+            if whole:
+                keep(model, steppers, folder, done, seed)
+            bar.console.print(f"stopped at step {done}; the same command goes on from {folder}")
             raise
 
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 
 import torch
 from torch import Tensor
 
-from morgana.generation.layout import Columns, Layout
+from morgana.generation.layout import Layout
 from morgana.generation.needs import Needs
 from morgana.generation.view import Reference, View
 from morgana.spec import part
 from morgana.types import SpecError
 
-SCALES = (1e-6, 0.01, 0.2, 1.0, 3.0, 8.0, 25.0, 100.0)  # T lies between two of these,
-FINER = (8, 8)  # then of so many between those, and so on
-STEPS = 2  # and then: to 1e-6 in sharpness; the paper allows 1e-4
+# T lies between two of SCALES, then of FINER scales between those, and so on; Newton's STEPS end within 1e-6 in
+# sharpness, where the paper allows 1e-4.
+SCALES = (1e-6, 0.01, 0.2, 1.0, 3.0, 8.0, 25.0, 100.0)
+FINER = (8, 8)
+STEPS = 2
 SHARPEST = 0.99
 COLD = -1e15  # the score of filling: it has no weight at any scale, and its square is finite
 
@@ -50,20 +53,19 @@ class BAIR:
         layout = view.layout
         if not layout.visual.index.shape[1]:
             return scores
-        edited, hidden = scores, scores.isneginf()
-        whole = scores.masked_fill(hidden, 0)  # so that arithmetic on what is not seen stays finite
+        seen, text, edited = layout.visual.take(scores), layout.text.take(scores), scores
+        whole = layout.visual.full and not scores.isneginf().any()  # every row sees everything
+        hidden = None if whole else seen.isneginf()
         if self.alpha_v:
             log_odds, sharp = targets(view.reference, view.layer, scores)
-            seen = layout.visual.take(whole)
-            seen = seen if layout.visual.full else seen.masked_fill(~layout.visual.mask, 0)
-            level = log_odds + layout.text.take(scores).logsumexp(-1, keepdim=True)
-            restored = restore(seen, layout, self.gamma_s * sharp) + level.nan_to_num_(neginf=0.0, posinf=0.0)
-            edited = layout.visual.put(edited, torch.lerp(seen, restored, self.alpha_v))
+            level = log_odds + text.logsumexp(-1, keepdim=True)
+            clear = seen if hidden is None else seen.masked_fill(hidden, 0)
+            restored = restore(clear, self.gamma_s * sharp, hidden) + level.nan_to_num_(neginf=0.0, posinf=0.0)
+            mixed = torch.lerp(clear, restored, self.alpha_v)
+            edited = layout.visual.put(edited, mixed if hidden is None else mixed.masked_fill(hidden, float("-inf")))
         if self.alpha_t:
-            edited = edited.sub(penalty(whole, layout, self.safe_tail), alpha=self.alpha_t)
-        if edited is scores:
-            return scores
-        edited = edited.masked_fill(hidden, float("-inf"))
+            lost = penalty(scores if whole else level_headed(scores, text), layout, self.safe_tail)
+            edited = edited.sub(lost, alpha=self.alpha_t)
         return edited if layout.visual.full else torch.where(layout.visual.count > 0, edited, scores)
 
 
@@ -78,39 +80,41 @@ def targets(reference: Reference | None, layer: int, scores: Tensor) -> tuple[Te
     return reference.log_odds[layer][..., None, None], reference.sharpness[layer][..., None, None]
 
 
-def restore(seen: Tensor, layout: Layout, sharp: Tensor) -> Tensor:
-    """Visual scores (B, H, R, V) of the sharpness wanted, T* SiLU(Z), less what makes their weights add up to 1."""
-    mask, count, full = layout.visual.mask, layout.visual.count, layout.visual.full
-    if full:
+def restore(seen: Tensor, sharp: Tensor, hidden: Tensor | None = None) -> Tensor:
+    """Visual scores (B, H, R, V) of the sharpness wanted, T* SiLU(Z), less what makes their weights add up to 1.
+
+    What is `hidden` takes no part; None: nothing is.
+    """
+    if hidden is None:
         spread, mean = torch.var_mean(seen, -1, correction=min(1, seen.shape[-1] - 1), keepdim=True)
     else:
+        count = (~hidden).sum(-1, keepdim=True)
         mean = seen.sum(-1, keepdim=True) / count.clamp(min=1)
-        spread = ((seen - mean).square() * mask).sum(-1, keepdim=True) / (count - 1).clamp(min=1)
+        spread = (seen - mean).square().masked_fill(hidden, 0).sum(-1, keepdim=True) / (count - 1).clamp(min=1)
     shape = torch.nn.functional.silu((seen - mean) * spread.clamp(min=1e-12).rsqrt())
-    made = solve(shape, layout.visual, sharp.nan_to_num().clamp_(0, SHARPEST)) * shape
-    made = made if full else made.masked_fill(~mask, COLD)
-    return made.log_softmax(-1)
+    shape = shape if hidden is None else shape.masked_fill(hidden, COLD)
+    return (solve(shape, sharp.nan_to_num().clamp_(0, SHARPEST), hidden) * shape).log_softmax(-1)
 
 
-def solve(shape: Tensor, columns: Columns, sharp: Tensor) -> Tensor:
+def solve(shape: Tensor, sharp: Tensor, hidden: Tensor | None = None) -> Tensor:
     """T of at most 100 with sharpness(softmax(T shape)) = sharp, for every row at once, (B, H, R, 1).
 
-    Sharpness rises with T, so that T is bracketed, by many scales at once; Newton's steps begin where a line through
-    the bracket's ends says. A row that cannot be that sharp gets 100. The gradient is that of the implicit function.
+    Entropy falls with T, so that T is bracketed, by many scales at once; Newton's steps begin where a line through the
+    bracket's ends says. A row that cannot be that sharp gets 100. The gradient is that of the implicit function. What
+    is `hidden` has the shape COLD.
     """
-    shape = shape if columns.full else shape.masked_fill(~columns.mask, COLD)
     along = (shape - shape.amax(-1, keepdim=True)).flatten(0, 2)[:, None]  # (rows, 1, V)
     moments = torch.cat([torch.ones_like(along), along, along.square()], 1).transpose(1, 2)
-    widest = columns.widest.to(shape.dtype)
-    asked, widest = (x.expand(*shape.shape[:3], 1).reshape(-1, 1) for x in (sharp * widest, widest))
+    most = math.log(max(2, shape.shape[-1])) if hidden is None else entropy_at_most(hidden).to(shape.dtype)
+    asked = ((sharp - 1) * most).expand(*shape.shape[:3], 1).reshape(-1, 1).contiguous()
 
-    def at(scale: Tensor) -> tuple[Tensor, Tensor]:  # sharpness x log N at scales (rows, K), and its slope / scale
+    def at(scale: Tensor) -> tuple[Tensor, Tensor]:  # minus the entropy at scales (rows, K), and its slope / scale
         total, first, second = ((scale[..., None] * along).exp_() @ moments).unbind(-1)
         mean = first / total
-        return torch.addcmul(widest, scale, mean) - total.log(), torch.addcmul(second / total, mean, mean, value=-1)
+        return torch.addcmul(total.log().neg_(), scale, mean), torch.addcmul(second / total, mean, mean, value=-1)
 
     with torch.no_grad():
-        scales, *ramps, ends = brackets(shape.dtype, shape.device)
+        scales, ramps, ends = brackets(shape.dtype, shape.device)
         points = scales.expand(len(asked), -1)
         for ramp in (*ramps, None):
             found = at(points)[0]
@@ -125,16 +129,28 @@ def solve(shape: Tensor, columns: Columns, sharp: Tensor) -> Tensor:
     if shape.requires_grad or sharp.requires_grad:
         found, bend = at(scale)
         slope = scale * bend.detach()
-        step = torch.where(slope > 1e-6 * widest, (found - asked) / slope.clamp(min=1e-12), 0.0)
+        step = torch.where(slope > 1e-6, (found - asked) / slope.clamp(min=1e-12), 0.0)
         scale = scale - (step - step.detach())
     return scale.view(*shape.shape[:3], 1)
 
 
+def entropy_at_most(hidden: Tensor) -> Tensor:
+    """log N of the N columns that each row sees, of two at least, (B, H, R, 1)."""
+    return (~hidden).sum(-1, keepdim=True).clamp(min=2).double().log()
+
+
 @cache
-def brackets(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
-    """The first scales; where the next ones lie between two of them, and so on; and the steps to these two."""
-    ramps = (torch.linspace(0, 1, count, dtype=dtype, device=device) for count in FINER)
-    return torch.tensor(SCALES, dtype=dtype, device=device), *ramps, torch.arange(-1, 1, device=device)
+def brackets(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
+    """The first scales; where the next ones lie between two of them, and so on; and the places of these two."""
+    ramps = tuple(torch.linspace(0, 1, count, dtype=dtype, device=device) for count in FINER)
+    return torch.tensor(SCALES, dtype=dtype, device=device), ramps, torch.arange(-1, 1, device=device)
+
+
+def level_headed(scores: Tensor, text: Tensor) -> Tensor:
+    """Scores (B, H, R, N) with the mean of the text (B, H, R, L) that a row sees in place of what it does not."""
+    hidden = text.isneginf()
+    mean = text.masked_fill(hidden, 0).sum(-1, keepdim=True) / (~hidden).sum(-1, keepdim=True).clamp(min=1)
+    return torch.where(scores.isneginf(), mean, scores)
 
 
 def penalty(scores: Tensor, layout: Layout, safe_tail: int) -> Tensor:
