@@ -135,9 +135,7 @@ class CloudOverlay:
         return haze, cloud * per_row(over.clamp(max=1), cloud) * room / (1 - haze).clamp_min(1e-6)
 
     def render(self, clean: Pixels, params: Params) -> Pixels:
-        haze, cloud = self.layers(params, (clean.shape[-2], clean.shape[-1]))
-        air, white = (params[name][:, :, None, None] for name in ("air", "cloud"))
-        return (clean * (1 - haze) + air * haze) * (1 - cloud) + white * cloud
+        return blend(clean, params, *self.layers(params, (clean.shape[-2], clean.shape[-1])))
 
     def alpha(self, params: Params, size: tuple[int, int]) -> Tensor:
         """Opacity of haze and clouds together on the 8-bit grid, (B, 1, H, W), rounded down: within the budget."""
@@ -167,12 +165,19 @@ class CloudOverlay:
         """The worst of: mean opacity over budget, opacity over its ceiling, pixels off the member's own image."""
         with torch.no_grad():
             member = self.project(clean, params)
-            haze, cloud = (layer.double() for layer in self.layers(member, (clean.shape[-2], clean.shape[-1])))
+            haze, cloud = self.layers(member, (clean.shape[-2], clean.shape[-1]))
+            image = blend(clean, member, haze, cloud).double()
+            haze, cloud = haze.double(), cloud.double()
             opacity = haze + cloud * (1 - haze)
-            image = self.render(clean, member).double()
             off = (levels(pixels) / 255 - image).abs().flatten(1).amax(1) - 0.5 / 255 - 1e-5
             over = clouds.mean(opacity) - self.max_cover
             return torch.stack([off, over, opacity.flatten(1).amax(1) - self.max_opacity - SLACK]).amax(0)
+
+
+def blend(clean: Pixels, params: Params, haze: Tensor, cloud: Tensor) -> Pixels:
+    """The image behind haze and clouds."""
+    air, white = (params[name][:, :, None, None] for name in ("air", "cloud"))
+    return (clean * (1 - haze) + air * haze) * (1 - cloud) + white * cloud
 
 
 def resize(field: Tensor, size: tuple[int, int]) -> Tensor:
