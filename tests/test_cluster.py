@@ -141,6 +141,14 @@ def cluster():
 
 @quiet
 @pytest.mark.slow
+def test_a_cluster_that_runs_on_this_machine_is_joined_without_its_address(cluster):
+    cluster.ray.shutdown()
+    assert Cluster().slots == 2
+    assert len(cluster.ray.nodes()) == 2
+
+
+@quiet
+@pytest.mark.slow
 def test_a_build_on_two_nodes_ends_in_the_bytes_of_a_local_one(cluster, tmp_path):
     import torch
 

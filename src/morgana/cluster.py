@@ -88,7 +88,7 @@ class Cluster:
 
 
 def connected(address: str | None) -> Any:
-    """Ray, connected to `address`; without one to the cluster of RAY_ADDRESS, or to one of this machine's own."""
+    """Ray, connected to `address`; without one to that of RAY_ADDRESS, else one that runs here, else one of our own."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as later versions of Ray do anyway
     try:
@@ -99,10 +99,12 @@ def connected(address: str | None) -> Any:
         return ray
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "configure_logging": False}
     try:
-        if address or os.environ.get("RAY_ADDRESS"):
-            ray.init(address=address, **quiet)
-        else:
-            ray.init(include_dashboard=False, object_store_memory=STORE, **quiet)
+        try:
+            ray.init(address=address or "auto", **quiet)
+        except ConnectionError:
+            if address or os.environ.get("RAY_ADDRESS"):
+                raise
+            ray.init(address="local", include_dashboard=False, object_store_memory=STORE, **quiet)
     except Exception as error:  # Ray raises bare ones
         why, where = str(error).strip().split("\n")[0][:200], address or os.environ.get("RAY_ADDRESS") or "this machine"
         raise StoreError(f"no Ray cluster answers at {where}: {why}; start one: ray start --head") from error

@@ -126,6 +126,10 @@ def inside(root: Path, name: object, place: str) -> Path:
     if not isinstance(name, str) or not name or "\0" in name:
         raise StoreError(f"{place}: the image path is {name!r}; write a path relative to {root}")
     path = root / name
-    if Path(name).is_absolute() or not path.resolve().is_relative_to(root.resolve()):
+    try:
+        out = Path(name).is_absolute() or not path.resolve().is_relative_to(root.resolve())
+    except (OSError, ValueError, RuntimeError) as error:  # lone surrogates, links in a circle
+        raise StoreError(f"{place}: the image path {name!r} cannot be one: {error}; name a file below {root}") from None
+    if out:
         raise StoreError(f"{place}: the image {name!r} lies outside {root}; keep images below the corpus folder")
     return path

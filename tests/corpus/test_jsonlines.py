@@ -118,6 +118,7 @@ GOOD = {"_id": "d1", "text": "A harbour."}
         ([{"_id": "d", "image": "../../etc/passwd"}], r"the image '../../etc/passwd' lies outside"),
         ([{"_id": "d", "image": "/etc/passwd"}], "the image '/etc/passwd' lies outside"),
         ([{"_id": "d", "image": "a\0.png"}], r"the image path is 'a\\x00.png'"),
+        ([{"_id": "d", "image": "\ud800.png"}], r"the image path '\\ud800\.png' cannot be one: .*name a file below"),
         ([{"_id": "d", "image": 3}], "the image path is 3; write a path relative to"),
     ],
     ids=str,

@@ -134,6 +134,15 @@ def test_rows_of_documents_that_are_not_there_are_refused(copy, row, message):
         Index.open(copy)
 
 
+def test_an_index_that_has_lost_its_segments_is_not_compacted_to_nothing(copy):
+    put(copy, lambda content: content.update(segments=[]))
+    before = content(copy)
+    for attempt in (Index.open, compact, lambda path: delete(path, ["d1"])):
+        with pytest.raises(StoreError, match="it counts other documents or vectors than its segments hold"):
+            attempt(copy)
+    assert content(copy) == before
+
+
 @pytest.mark.parametrize("dead", [[0, 99], [-1], [2, 2], []])
 def test_tombstones_of_documents_that_are_not_there_are_refused(copy, dead):
     (path,) = (copy / "tombstones").iterdir()
@@ -141,6 +150,7 @@ def test_tombstones_of_documents_that_are_not_there_are_refused(copy, dead):
 
     def change(content):
         content["segments"][0].update(tombstones_sha256=digest(path), deleted=len(dead))
+        content["documents"] = content["segments"][0]["documents"] - len(dead)
 
     put(copy, change)
     with pytest.raises(StoreError, match="damaged"):

@@ -16,7 +16,7 @@ from morgana.files import locked, storing
 from morgana.index import _disk
 from morgana.index._publish import clean
 from morgana.index._writer import SegmentWriter
-from morgana.index.index import Index, blamed
+from morgana.index.index import Index, blamed, opened
 from morgana.index.kinds._base import Kind
 from morgana.index.kinds.flat import Flat
 from morgana.index.manifest import Entry, Manifest, read
@@ -115,7 +115,6 @@ def changing(path: Path | str, encoder: Encoder | None = None, *, searched: bool
 def unsearched(path: Path, found: Manifest) -> Index:
     """The index without its search files, which may be damaged."""
     try:
-        segments = tuple(Segment(path, entry, found.dimension, searched=False) for entry in found.segments)
+        return Index(path, found, opened(path, found, searched=False))
     except StoreError as error:
         raise blamed(path, found, error) from error
-    return Index(path, found, segments)

@@ -16,7 +16,7 @@ class Seen:
     """Keys that were met, kept in a temporary file of the system's so that memory stays flat."""
 
     def __init__(self) -> None:
-        self.connection = sqlite3.connect("", isolation_level=None)
+        self.connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)  # any may end it
         self.connection.executescript(
             "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;"
             "CREATE TABLE seen (key BLOB PRIMARY KEY, note TEXT) WITHOUT ROWID; BEGIN"

@@ -241,20 +241,14 @@ class Index:
         return Stack(self.segments, self.manifest.dimension)
 
 
-def opened(path: Path, found: Manifest, device: str) -> tuple[Segment, ...]:
-    """Every segment, and a look through the vectors where they are few."""
-    segments = tuple(Segment(path, entry, found.dimension, device) for entry in found.segments)
+def opened(path: Path, found: Manifest, device: str = "cpu", *, searched: bool = True) -> tuple[Segment, ...]:
+    """Every segment, and a look through the vectors where they are few; `searched` as `Segment` takes it."""
+    segments = tuple(Segment(path, entry, found.dimension, device, searched=searched) for entry in found.segments)
     if sum(s.vectors.nbytes for s in segments) <= CHECKED:
         for segment in segments:
             for start in range(0, len(segment.vectors), CHUNK):
                 if bad := not_unit(np.asarray(segment.vectors[start : start + CHUNK])):
                     raise StoreError(f"segments/{segment.entry.name}/vectors.npy: row {start + bad[0]} {bad[1]}")
-    totals = (
-        sum(e.documents - e.deleted for e in found.segments),
-        sum(e.vectors - e.deleted_vectors for e in found.segments),
-    )
-    if totals != (found.documents, found.vectors):
-        raise StoreError("manifest.json counts other documents or vectors than its segments hold")
     return segments
 
 

@@ -20,6 +20,7 @@ from morgana.types import Encoder, StoreError
 
 FORMAT = 2
 NAME = "manifest.json"
+COUNTS = (("documents", "deleted"), ("vectors", "deleted_vectors"))
 OPTIONAL = ("sparse",)  # fields that are written only where they say something
 SEGMENT = re.compile(r"[0-9]{6,12}")  # the generation that wrote it
 TOMBSTONES = re.compile(r"[0-9]{6,12}-[0-9]{6,12}\.npy")  # segment, generation
@@ -159,7 +160,12 @@ def misshapen(content: Mapping[str, Any]) -> str | None:
         if entry["deleted"] > entry["documents"] or entry["deleted_vectors"] > entry["vectors"]:
             return "more is deleted than was there"
     names = [entry["name"] for entry in content["segments"]]
-    return "it names a segment twice" if len(set(names)) < len(names) else None
+    if len(set(names)) < len(names):
+        return "it names a segment twice"
+    living = [sum(e[what] - e[gone] for e in content["segments"]) for what, gone in COUNTS]
+    if living != [content[what] for what, _ in COUNTS]:
+        return "it counts other documents or vectors than its segments hold"
+    return None
 
 
 def unlike(content: Mapping[str, Any], cls: type[Any]) -> str | None:
