@@ -48,7 +48,7 @@ class Change:
 
     def finish(self, writer: SegmentWriter, aliases: Sequence[tuple[str, str]] = ()) -> Entry:
         """A segment beside others: exact while it is small, for few vectors train no codes."""
-        kind = self.kind if writer.vectors.count >= FEW else Flat()
+        kind = self.kind if writer.count >= FEW else Flat()
         return writer.finish(kind, aliases)[0]
 
     def bury(self, places: Mapping[str, tuple[int, int]]) -> None:

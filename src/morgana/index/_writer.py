@@ -6,6 +6,7 @@ import hashlib
 import json
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -50,6 +51,8 @@ class SegmentWriter:
         self.folder, self.dimension = folder, dimension
         self.owners, self.sources = array("i"), array("i")
         self.quarantined = 0
+        self.beside = ThreadPoolExecutor(1)  # writes vectors and takes checksums while this thread is at the documents
+        self.writing: Future[None] | None = None
         with storing(folder):
             _disk.remove(folder)
             folder.mkdir(parents=True)
@@ -62,6 +65,7 @@ class SegmentWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        self.beside.shutdown()
         for file in (self.vectors.file, self.quarantine):
             with suppress(OSError):  # what no longer fits is not counted
                 file.close()
@@ -77,14 +81,24 @@ class SegmentWriter:
         _disk.step("add to a segment")
         first = self.shelving.count
         with storing(self.folder):
+            self.wait()
+            self.writing = self.beside.submit(self.vectors.add, rows)
             self.shelving.add([document for document, _ in documents])
-            self.vectors.add(rows)
             if self.counting:
                 self.counting.add(document.text for document, _ in documents)
-        for position, (_, sources) in enumerate(documents, first):
-            for source in sources:
-                self.owners.append(position)
-                self.sources.append(SOURCES.index(source))
+        each = [len(sources) for _, sources in documents]
+        self.owners.frombytes(np.repeat(np.arange(first, first + len(each), dtype=np.int32), each).tobytes())
+        self.sources.extend(SOURCES.index(source) for _, sources in documents for source in sources)
+
+    @property
+    def count(self) -> int:
+        """Vectors."""
+        return len(self.owners)
+
+    def wait(self) -> None:
+        """Until the last vectors are written; raises what that raised."""
+        if self.writing is not None:
+            self.writing.result()
 
     def refuse(self, id: str, reason: str) -> None:
         with storing(self.folder):
@@ -101,6 +115,7 @@ class SegmentWriter:
             for id, first in self.shelving.also(aliases):
                 self.refuse(id, f"its content is that of {first!r}, which was refused")
             self.shelving.finish()
+            self.wait()
             self.vectors.finish()
             self.vectors.file.close()
             self.quarantine.close()
@@ -108,7 +123,7 @@ class SegmentWriter:
             np.save(self.folder / "rows.npy", rows.astype("<i4"))
         if self.counting:
             self.counting.finish()
-        stored = Stored(self.folder / "vectors.npy", self.vectors.count, self.dimension)
+        stored = Stored(self.folder / "vectors.npy", self.count, self.dimension)
         measured: Mapping[str, Any] = {}
         _disk.step("write the search file")
         if isinstance(kind, Auto):
@@ -119,13 +134,15 @@ class SegmentWriter:
     def seal(self, kind: Kind) -> Entry:
         files = sorted(p for p in self.folder.rglob("*") if p.is_file())
         with storing(self.folder):
+            digests = self.beside.map(sha256, files)
             for path in files:
                 _disk.sync(path)
             described = {
-                p.relative_to(self.folder).as_posix(): {"bytes": p.stat().st_size, "sha256": sha256(p)} for p in files
+                path.relative_to(self.folder).as_posix(): {"bytes": path.stat().st_size, "sha256": digest}
+                for path, digest in zip(files, digests, strict=True)
             }
         about = Description(
-            self.shelving.count, self.vectors.count, self.dimension, self.quarantined, repr(kind), described
+            self.shelving.count, self.count, self.dimension, self.quarantined, repr(kind), described
         )
         _disk.write(self.folder / DESCRIPTION, about.encode())
         with storing(self.folder):

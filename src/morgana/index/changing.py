@@ -145,7 +145,7 @@ class Filler:
         self.aliases += batch.group.aliases
 
     def finished(self, writer: SegmentWriter) -> Entry:
-        if writer.vectors.count:
+        if writer.count:
             return self.change.finish(writer, self.aliases)
         if writer.quarantined:
             raise StoreError(f"none of the {writer.quarantined} documents can be indexed, the first: {self.first}")

@@ -26,7 +26,7 @@ class Appending:
         file.write(b"\0" * HEADER)
 
     def add(self, rows: Rows | Half) -> None:
-        self.file.write(half(rows).tobytes())
+        self.file.write(half(rows).data)
         self.count += len(rows)
 
     def finish(self) -> None:
