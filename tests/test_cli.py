@@ -259,6 +259,11 @@ def test_bad_images_are_left_out_of_an_index_and_named(tmp_path, tiny_clip_folde
         (["index", "build", "atlas", "--out", "x.index"], "did you mean Atlas?"),
         (["index", "build", "no/where", "--out", "x.index"], "there is no corpus folder 'no/where'"),
         (["index", "build", "PGD()", "--out", "x.index"], "is no corpus"),
+        (["index", "build", "whole.png", "--out", "x.index"], "is neither a Parquet file nor a tar; name the folder"),
+        (
+            ["index", "build", "Atlas(sites=2)", "--kind", "Factory('rubbish')", "--out", "x.index"],
+            "FAISS makes no index of 192 dimensions from 'rubbish': could not parse index string rubbish; spell it",
+        ),
         (["index", "build", "Atlas(site=3)", "--out", "x.index"], "did you mean sites?"),
         (["index", "build", "Atlsa()", "--out", "x.index"], "did you mean Atlas?"),
         (["index", "build", "Atlas(sites=0)", "--out", "x.index"], "at least one site"),
@@ -282,6 +287,10 @@ def test_bad_images_are_left_out_of_an_index_and_named(tmp_path, tiny_clip_folde
         (["search", "nowhere.index", "--text", "a", "--image", "whole.png"], "are two searches; give one of them"),
         (["ask", "nowhere.index", "  ", "--image", "whole.png"], "the question is empty"),
         (["eval", "nowhere", "--out", "run"], "no study is called 'nowhere'"),
+        (
+            ["eval", "vaswani", "--out", "run"],
+            "; there are aid_cloudweb, cloudweb, interventions, pruning, recorruption",
+        ),
         (["eval", "nowhere.py", "--out", "run"], "nowhere.py"),
         (["eval", "PGD()", "--out", "run"], "is no experiment"),
         (["eval", "Experiment(Atlas(), HashEncoder(), k=0)", "--out", "run"], "k=0"),
@@ -311,6 +320,8 @@ def test_a_mistake_takes_one_line(words, hint, capsys, tmp_path, monkeypatch):
         ("Cloudwbe()", "did you mean CloudWeb?"),
         ("CloudWeb(step=3)", "did you mean steps?"),
         ("HashEncoder()", "is no attack"),
+        ("CloudWeb(topic=3)", "CloudWeb, topic: 3 is of type int, str is wanted"),
+        ("Composed(Impersonate(3), Linf(8/255), PGD())", "Impersonate, document: 3 is of type int, str is wanted"),
         ("__import__('os')", "no part is called '__import__'"),
         ("CloudWeb().steps", "is not allowed"),
         ('Composed(Impersonate("d77"), Linf(8/255), PGD())', "no document 'd77'"),
@@ -322,6 +333,14 @@ def test_a_bad_attack_takes_one_line(attack, hint, seen, tile, tmp_path, capsys)
     out = tmp_path / "out.png"
     assert hint in refused(capsys, ["attack", str(seen), "--image", str(tile), "--attack", attack, "--out", str(out)])
     assert not out.exists()
+
+
+def test_a_traceback_is_offered_once(monkeypatch, capsys):
+    monkeypatch.setattr("morgana.spec.registry", lambda: 1 / 0)
+    assert (run(["list", "PGD"], debug=False), run(["list", "PGD"], debug=True)) == (1, 1)
+    told = capsys.readouterr().err
+    assert told.count("ZeroDivisionError: division by zero; run again with --debug") == 1
+    assert told.count("Traceback") == 1
 
 
 def test_an_unknown_document_and_a_bad_output_are_refused(seen, tile, tmp_path, capsys):

@@ -171,3 +171,17 @@ def test_an_unknown_kind_is_answered_with_the_nearest():
 
 def test_find_gives_the_class():
     assert find("PGD").__name__ == "PGD"
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ('Atlas(sites="a")', "Atlas, sites: 'a' is of type str, int is wanted"),
+        ("PGD(2.5)", "PGD, steps: 2.5 is of type float, int is wanted"),
+        ("PGD(steps=True)", "PGD, steps: True is of type bool, int is wanted"),
+        ('HF("atlas", interventions=BAIR())', r"BAIR\(\) is of type BAIR, tuple.* is wanted; write \(BAIR\(\),\)"),
+    ],
+)
+def test_a_literal_of_another_type_is_named_with_its_argument(spec, message):
+    with pytest.raises(SpecError, match=message):
+        parse(spec)

@@ -162,6 +162,11 @@ def call(cls: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any], 
             raise SpecError(
                 f"{cls.__name__} has no argument {name!r}{nearest(name, known)}; it has {', '.join(known) or 'none'}"
             )
+    types = {field.name: str(field.type) for field in fields(cls)}  # type: ignore[arg-type]
+    for name, value in (*zip(known, args, strict=False), *named.items()):
+        if not fits(value, types[name]):
+            came = f"{literal(value)} is of type {type(value).__name__}"
+            raise SpecError(f"{cls.__name__}, {name}: {came}, {types[name]} is wanted{comma(value, types[name])}")
     try:
         return cls(*args, **named)
     except MorganaError:
@@ -170,6 +175,32 @@ def call(cls: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any], 
         raise SpecError(
             f"cannot build {short(text)}: {error}; {cls.__name__} takes {', '.join(known) or 'nothing'}"
         ) from None
+
+
+PLAIN: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (int, float),
+    "str": (str,),
+    "bool": (bool,),
+    "None": (type(None),),
+}
+
+
+def fits(value: object, annotation: str) -> bool:
+    """False where only literals are wanted and this is none of them; parts are left to the class that takes them.
+
+    >>> fits(3, "str"), fits(3, "float | None"), fits(True, "int"), fits((1, 2), "tuple[int, ...]")
+    (False, True, False, True)
+    """
+    if annotation.startswith("tuple["):
+        return isinstance(value, tuple)
+    wanted = [PLAIN.get(name) for name in annotation.split(" | ")]
+    return any(w is None or (isinstance(value, w) and (type(value) is not bool or bool in w)) for w in wanted)
+
+
+def comma(value: object, annotation: str) -> str:
+    """How to write a tuple of one."""
+    return f"; write ({literal(value)},)" if annotation.startswith("tuple[") else ""
 
 
 def find(name: str) -> type[Any]:

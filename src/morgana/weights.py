@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
 from torch import nn
@@ -23,6 +30,35 @@ def device() -> torch.device:
         raise SpecError(
             f"MORGANA_DEVICE={named!r} is no device: {str(error).split('.')[0]}; try cpu or cuda:0"
         ) from None
+
+
+@contextmanager
+def hub(name: str) -> Iterator[None]:
+    """Load `name`, a folder or a hub's; where the hub's host leads nowhere, at once from what is on this machine.
+
+    The hub's library would try again for minutes. What libraries log is left to the error that they raise.
+    """
+    from huggingface_hub import constants
+
+    offline, logged = constants.HF_HUB_OFFLINE, logging.root.manager.disable
+    local = offline or Path(name.removeprefix("local-dir:")).is_dir()
+    constants.HF_HUB_OFFLINE = offline or not (local or reachable(str(urlsplit(constants.ENDPOINT).hostname)))
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(logged)
+        constants.HF_HUB_OFFLINE = offline
+
+
+def reachable(host: str) -> bool:
+    """Whether a host's name leads somewhere; behind a proxy that is the proxy's to know."""
+    if getproxies():
+        return True
+    try:
+        return bool(socket.getaddrinfo(host, None))
+    except OSError:
+        return False
 
 
 def refused(error: Exception) -> str:

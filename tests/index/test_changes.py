@@ -79,6 +79,22 @@ def test_a_bad_replacement_leaves_the_old_document(index):
     assert [id for id, _ in made.quarantine()] == ["d3"]
 
 
+def test_a_document_that_was_repaired_leaves_the_quarantine(index):
+    bad = [Document("d3", "a\0b"), Document("x", "a\0b"), Document("y", "\0"), Document("\ud800", "no id")]
+    for many in (4, 4):  # refused twice, listed once
+        made = upsert(index.path, [*bad, *others(1)], ENCODER)
+        assert [id for id, _ in made.quarantine()] == ["d3", "x", "y", "\ud800"]
+        assert made.info()["quarantined"] == many
+    made = upsert(index.path, [Document("x", "now fine")], ENCODER)
+    assert [id for id, _ in made.quarantine()] == ["d3", "y", "\ud800"]
+    made = compact(index.path)
+    assert [id for id, _ in made.quarantine()] == ["d3", "y", "\ud800"]  # the d3 that is there is the one before
+    assert (made.manifest.quarantined, verify(index.path)) == (3, [])
+    assert upsert(index.path, [Document("d3", "fine too")], ENCODER).info()["quarantined"] == 2
+    with pytest.raises(StoreError, match="holds no document"):
+        made.document("\ud800")
+
+
 def test_what_is_deleted_is_not_found(index):
     made = delete(index.path, ["d7", "d0", "d19"])
     assert ids(made) == [f"d{n}" for n in range(1, 19) if n != 7]

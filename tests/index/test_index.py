@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from building import reseal
+from building import quietly, reseal, texts
 from fakes import ConvEncoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from morgana.corpus.jsonlines import write_jsonlines
 from morgana.index import Index, build, verify
 from morgana.index.kinds.flat import Flat
+from morgana.index.kinds.sq8 import SQ8
 from morgana.index.ranking import Stack, rank
 from morgana.index.segment import Candidates
 from morgana.spec import components
@@ -135,6 +136,15 @@ def test_vectors_are_those_of_the_named_documents(made):
         made.vectors(["d9", "d3"]), ENCODER.encode_text(["text number 9", "text number 3"]), atol=3e-4
     )
     assert made.vectors([]).shape == (0, 16)
+
+
+def test_the_command_that_rebuilds_says_all_that_built_it(tmp_path):
+    made = quietly(texts(8), ENCODER, tmp_path / "index", kind=SQ8(), embed="both", sparse=True)
+    for command in (made.manifest.rebuild(made.path), made.manifest.rebuild(made.path, "Other()")):
+        assert command.endswith(" --embed both --kind 'SQ8()' --sparse")
+    (made.path / "segments/000001/rows.npy").unlink()
+    with pytest.raises(StoreError, match=r"--embed both --kind 'SQ8\(\)' --sparse --overwrite"):
+        Index.open(made.path)
 
 
 def test_embeddings_are_a_copy(made):

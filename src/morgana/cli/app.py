@@ -85,7 +85,7 @@ def run(words: Sequence[str], debug: bool) -> int:
     except Exception as error:  # the last line of defence: a user should never meet a traceback unasked
         if debug:
             traceback.print_exc()
-        return blame(error)
+        return blame(error, debug)
 
 
 def stopped(how: str) -> int:
@@ -112,12 +112,13 @@ def given(error: Exception) -> str:
     return f"; {errors()[0]['input']} was given" if errors else ""
 
 
-def blame(error: Exception) -> int:
+def blame(error: Exception, debug: bool) -> int:
     from morgana.types import MorganaError
 
     text = one_line(str(error))
     if isinstance(error, MorganaError):
         tell(f"error: {text}")
     else:
-        tell(f"error: {type(error).__name__}: {text}; run again with --debug for the traceback")
+        again = "" if debug else "; run again with --debug for the traceback"
+        tell(f"error: {type(error).__name__}: {text}{again}")
     return 1

@@ -174,11 +174,14 @@ def study(name: str, function: Callable[..., Iterable[Experiment]], options: Map
 
 
 def studies() -> dict[str, Path]:
-    """Every study by name: `experiments/` of the working folder, of the repository, of the installed package."""
+    """Every study by name: `experiments/` of the working folder, of the repository, of the installed package.
+
+    A study is a function that is named like its file.
+    """
     found: dict[str, Path] = {}
     for folder in folders():
         for path in sorted(folder.glob("*.py")):
-            if not path.stem.startswith("_"):
+            if f"\ndef {path.stem}(" in path.read_text(encoding="utf-8", errors="replace"):
                 found.setdefault(path.stem, path)
     return found
 

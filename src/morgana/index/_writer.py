@@ -141,9 +141,7 @@ class SegmentWriter:
                 path.relative_to(self.folder).as_posix(): {"bytes": path.stat().st_size, "sha256": digest}
                 for path, digest in zip(files, digests, strict=True)
             }
-        about = Description(
-            self.shelving.count, self.count, self.dimension, self.quarantined, repr(kind), described
-        )
+        about = Description(self.shelving.count, self.count, self.dimension, self.quarantined, repr(kind), described)
         _disk.write(self.folder / DESCRIPTION, about.encode())
         with storing(self.folder):
             _disk.sync(self.folder)

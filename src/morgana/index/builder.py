@@ -93,6 +93,7 @@ class Plan:
             raise SpecError(f"embed={self.embed!r}; choose one of {', '.join(_batches.EMBED)}")
         if self.batch_size < 1:
             raise SpecError(f"batch_size={self.batch_size}; it must be at least 1")
+        self.kind.check(self.encoder.dimension)
 
     @property
     def key(self) -> dict[str, object]:

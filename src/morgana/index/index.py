@@ -169,14 +169,16 @@ class Index:
         return made
 
     def info(self) -> dict[str, Any]:
-        """The manifest, the path and the bytes on disk, as JSON can hold them."""
+        """The manifest, the path and the bytes on disk, as JSON can hold them; `quarantined` as `quarantine` lists."""
         size = sum(f["bytes"] for s in self.segments for f in s.about.files.values())
         about = asdict(self.manifest) | {"segments": [asdict(entry) for entry in self.manifest.segments]}
-        return {"path": str(self.path), **about, "bytes": size}
+        return {"path": str(self.path), **about, "quarantined": len(self.quarantine()), "bytes": size}
 
     def quarantine(self) -> tuple[tuple[str, str], ...]:
-        """Ids of the documents that were refused, with the reason."""
-        return tuple(row for segment in self.segments for row in segment.quarantine())
+        """Ids of the documents that were refused, with the last reason; less those that came in later."""
+        refused = {id: (number, why) for number, one in enumerate(self.segments) for id, why in one.quarantine()}
+        home = self.locate(list(refused))
+        return tuple((id, why) for id, (number, why) in refused.items() if id not in home or home[id][0] <= number)
 
     def verify(self) -> list[str]:
         """What is wrong with the folder as it is now, every byte checked; empty if nothing is."""

@@ -73,9 +73,12 @@ class Manifest:
         content["checksum"] = checksum(content)
         _disk.replace(folder / NAME, encode(content))
 
-    def rebuild(self, path: Path) -> str:
-        """The command that builds the index again."""
-        return rebuild(self.encoder, path, self.corpus)
+    def rebuild(self, path: Path, encoder: str = "") -> str:
+        """The command that builds the index again, or by another encoder."""
+        options = f" --embed {self.embed}" if self.embed != "text" else ""
+        options += f" --kind {shlex.quote(self.kind)}" if self.kind != "Flat()" else ""
+        options += " --sparse" if self.sparse else ""
+        return rebuild(encoder or self.encoder, path, self.corpus) + options
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -203,7 +206,7 @@ def check_encoder(path: Path, manifest: Manifest, encoder: Encoder) -> None:
         what += f", now {encoder.fingerprint[:12]})"
     else:
         what = f"{path} was built with {manifest.encoder}, not with {encoder!r}"
-    again = rebuild(repr(encoder), path, manifest.corpus) + " --overwrite"
+    again = manifest.rebuild(path, repr(encoder)) + " --overwrite"
     raise StoreError(f"{what}; open it with the encoder that built it, or rebuild it: {again}")
 
 

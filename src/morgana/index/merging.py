@@ -77,9 +77,8 @@ def compact(path: Path | str, *, sparse: bool | None = None) -> Index:
             return change.put((), sparse=sparse)
         with change.writer(sparse=sparse) as writer:
             aliases = copy(change.index.segments, writer)
-            for segment in change.index.segments:
-                for id, reason in segment.quarantine():
-                    writer.refuse(id, reason)
+            for id, reason in change.index.quarantine():
+                writer.refuse(id, reason)
             entry, measured = writer.finish(change.kind, aliases)
         return change.put([entry], measured, sparse=sparse)
 

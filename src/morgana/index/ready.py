@@ -45,6 +45,8 @@ def from_vectors(
         raise SpecError(f"embed={embed!r}; say whether the vectors are of the documents' text or image")
     if vectors.ndim != 2 or not len(vectors) or vectors.shape[1] != encoder.dimension:
         raise SpecError(f"vectors of shape {vectors.shape}; {encoder!r} gives rows of {encoder.dimension} dimensions")
+    kind = kind or Flat()
+    kind.check(encoder.dimension)
     check_place(path, overwrite)
     with locked(manifest.staging(path), "is building in"):
         final = manifest.staging(path) / "final"
@@ -52,8 +54,8 @@ def from_vectors(
             with SegmentWriter(final / "segments" / "000001", encoder.dimension, sparse=sparse) as writer:
                 for some, rows in pieces(iter(documents), vectors):
                     writer.add([(document, (embed,)) for document in some], rows)
-                entry, measured = writer.finish(kind or Flat())
-            publish(final, path, About(repr(kind or Flat()), encoder, embed, "", sparse), entry, measured)
+                entry, measured = writer.finish(kind)
+            publish(final, path, About(repr(kind), encoder, embed, "", sparse), entry, measured)
         finally:
             _disk.remove(manifest.staging(path))
     return Index.open(path, encoder)

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
+from morgana.files import unfit
 from morgana.index._tests import spelled
 from morgana.index.vectors import Half
 from morgana.types import Document, StoreError
@@ -130,6 +131,7 @@ class Shelf:
     def positions(self, ids: Sequence[str]) -> dict[str, int]:
         """Of those ids that are here, aliases too."""
         found: dict[str, int] = {}
+        ids = [id for id in ids if not unfit(id)]
         for start in range(0, len(ids), MOST):
             some = ids[start : start + MOST]
             marks = ",".join("?" * len(some))
@@ -140,6 +142,8 @@ class Shelf:
 
     def around(self, id: str, many: int = 30) -> list[str]:
         """Ids that stand near `id` in alphabetical order."""
+        if unfit(id):
+            return []
         before = self.ask("SELECT id FROM documents WHERE id < ? ORDER BY id DESC LIMIT ?", (id, many))
         after = self.ask("SELECT id FROM documents WHERE id >= ? ORDER BY id LIMIT ?", (id, many))
         return [str(found) for (found,) in before + after]

@@ -49,7 +49,7 @@ def read(
     where = {"revision": revision, "local_files_only": local_files_only}
     where = {key: value for key, value in where.items() if value}
     try:
-        with quiet():
+        with quiet(), weights.hub(name):
             processor = writer.from_pretrained(name, **where)
             model, report = network.from_pretrained(
                 name,

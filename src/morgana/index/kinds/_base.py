@@ -45,6 +45,10 @@ class Kind(Protocol):
         """The scores are inner products of the stored rows, and the best rows are all found."""
         ...
 
+    def check(self, dimension: int) -> None:
+        """SpecError where it cannot be made for vectors of this dimension."""
+        ...
+
     def write(self, vectors: Stored, folder: Path) -> None: ...
     def open(self, folder: Path, vectors: Half, device: str) -> Searcher: ...
 
@@ -98,6 +102,11 @@ def viewed(vectors: Half) -> Any:
     return index
 
 
+def why(error: BaseException) -> str:
+    """What FAISS says, less where in its sources it says so."""
+    return str(error).split("\n")[0].rpartition(".cpp:")[2].partition(": ")[2] or str(error).split("\n")[0][-200:]
+
+
 def on(index: Any, device: str) -> Any:
     """The index on a GPU where one was asked for and FAISS was built for it; as it is otherwise."""
     faiss = library()
@@ -113,7 +122,7 @@ def store(index: Any, path: Path, flags: int = 0) -> None:
         try:
             faiss.write_index(index, str(path), flags)
         except RuntimeError as error:  # how FAISS reports a failed write
-            raise OSError(str(error).split("\n")[0][-200:]) from error
+            raise OSError(why(error)) from error
 
 
 def load(path: Path, rows: Half, flags: int | None = None) -> Any:
@@ -122,7 +131,7 @@ def load(path: Path, rows: Half, flags: int | None = None) -> Any:
     try:
         index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if flags is None else flags)
     except RuntimeError as error:
-        raise StoreError(f"{path} is not a FAISS file: {str(error)[-200:]}; rebuild the index") from error
+        raise StoreError(f"{path} is not a FAISS file: {why(error)}; rebuild the index") from error
     if (index.ntotal, index.d) != rows.shape:
         held = f"{index.ntotal} rows of {index.d}"
         raise StoreError(f"{path} holds {held}, the vectors are {rows.shape[0]} of {rows.shape[1]}; rebuild the index")

@@ -49,6 +49,9 @@ class Auto:
     def exact(self) -> bool:
         return False
 
+    def check(self, dimension: int) -> None:
+        """Any dimension will do."""
+
     def choose(self, vectors: Stored, folder: Path) -> tuple[Kind, Mapping[str, Any]]:
         """The chosen kind, its search file written, and what was measured of it and of the others."""
         limit, seconds = amount(self.memory, UNITS, self), amount(self.latency, TIMES, self)

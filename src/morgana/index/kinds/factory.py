@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from morgana.index.kinds._base import FILE, Faiss, Searcher, at_least, library, load, on, store
+from morgana.index.kinds._base import FILE, Faiss, Searcher, at_least, library, load, on, store, why
 from morgana.index.vectors import Half, Rows, Stored
 from morgana.spec import part
 from morgana.types import SpecError
@@ -34,6 +34,9 @@ class Factory:
     def exact(self) -> bool:
         return False
 
+    def check(self, dimension: int) -> None:
+        made(self, dimension)
+
     def write(self, vectors: Stored, folder: Path) -> None:
         index = made(self, vectors.shape[1])
         train(index, vectors, repr(self))
@@ -52,8 +55,8 @@ def made(kind: Factory, dimension: int) -> Any:
     try:
         return faiss.index_factory(dimension, kind.spec, faiss.METRIC_INNER_PRODUCT)
     except (RuntimeError, TypeError) as error:
-        why = str(error).split("\n")[0][-200:]
-        raise SpecError(f"FAISS makes no index of {dimension} dimensions from {kind.spec!r}: {why}") from None
+        told = f"FAISS makes no index of {dimension} dimensions from {kind.spec!r}: {why(error)}"
+        raise SpecError(f"{told}; spell it as FAISS does, such as 'OPQ16,IVF256,PQ16'") from None
 
 
 def train(index: Any, vectors: Stored, name: str, most: int = SAMPLE) -> None:
@@ -64,10 +67,8 @@ def train(index: Any, vectors: Stored, name: str, most: int = SAMPLE) -> None:
     try:
         index.train(rows)
     except RuntimeError as error:
-        why = str(error).split("\n")[0][-200:]
-        raise SpecError(
-            f"{name} cannot be trained on {len(rows)} vectors: {why}; choose fewer lists or Flat()"
-        ) from None
+        told = f"{name} cannot be trained on {len(rows)} vectors: {why(error)}"
+        raise SpecError(f"{told}; choose fewer lists or Flat()") from None
 
 
 def tune(index: Any, probe: int, width: int) -> None:

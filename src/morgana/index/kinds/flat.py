@@ -22,6 +22,9 @@ class Flat:
     def exact(self) -> bool:
         return True
 
+    def check(self, dimension: int) -> None:
+        """Any dimension will do."""
+
     def write(self, vectors: Stored, folder: Path) -> None:
         """Nothing: the vectors are enough."""
 

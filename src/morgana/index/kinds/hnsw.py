@@ -27,6 +27,9 @@ class HNSW:
     def exact(self) -> bool:
         return False
 
+    def check(self, dimension: int) -> None:
+        """Any dimension will do."""
+
     def write(self, vectors: Stored, folder: Path) -> None:
         faiss = library()
         index = faiss.IndexHNSWSQ(vectors.shape[1], faiss.ScalarQuantizer.QT_fp16, self.m, faiss.METRIC_INNER_PRODUCT)

@@ -29,6 +29,9 @@ class IVF:
     def exact(self) -> bool:
         return False
 
+    def check(self, dimension: int) -> None:
+        """Any dimension will do."""
+
     def write(self, vectors: Stored, folder: Path) -> None:
         fill(vectors, folder, f"IVF{self.lists or even(vectors.shape[0])},SQfp16", repr(self))
 

@@ -31,10 +31,13 @@ class IVFPQ:
     def exact(self) -> bool:
         return False
 
-    def write(self, vectors: Stored, folder: Path) -> None:
-        count, dimension = vectors.shape
+    def check(self, dimension: int) -> None:
         if dimension % self.bytes_:
             raise SpecError(f"{self!r}: {self.bytes_} bytes do not divide {dimension} dimensions; choose a divisor")
+
+    def write(self, vectors: Stored, folder: Path) -> None:
+        count, dimension = vectors.shape
+        self.check(dimension)
         bits = 8 if count >= 256 else max(1, count.bit_length() - 1)  # a code book is no larger than the corpus
         fill(vectors, folder, f"IVF{self.lists or even(count)},PQ{self.bytes_}x{bits}np", repr(self))  # np: no polysemy
 

@@ -18,6 +18,9 @@ class SQ8:
     def exact(self) -> bool:
         return False
 
+    def check(self, dimension: int) -> None:
+        """Any dimension will do."""
+
     def write(self, vectors: Stored, folder: Path) -> None:
         Factory("SQ8").write(vectors, folder)
 

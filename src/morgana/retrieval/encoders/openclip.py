@@ -107,9 +107,10 @@ class OpenCLIP:
 
         address = self._address
         try:
-            made = open_clip.create_model(
-                address, self.pretrained, device=self._device, require_pretrained=True, weights_only=True
-            )
+            with weights.hub(address):
+                made = open_clip.create_model(
+                    address, self.pretrained, device=self._device, require_pretrained=True, weights_only=True
+                )
         except Exception as error:  # open_clip, torch, safetensors and the hub each raise their own
             raise StoreError(f"cannot load {self!r}: {weights.refused(error)}") from error
         weights.ready(made, repr(self))
@@ -121,7 +122,8 @@ class OpenCLIP:
 
         address = self._address
         try:
-            return open_clip.get_tokenizer(address)
+            with weights.hub(address):
+                return open_clip.get_tokenizer(address)
         except Exception as error:  # as above
             raise StoreError(f"cannot load the tokenizer of {self!r}: {weights.refused(error)}") from error
 

@@ -61,7 +61,8 @@ class SentenceEncoder:
 
         name = str(minilm()) if self.model == "minilm" else self.model
         try:
-            made = SentenceTransformer(name, device=str(weights.device()))
+            with weights.hub(name):
+                made = SentenceTransformer(name, device=str(weights.device()))
         except Exception as error:  # transformers, torch, safetensors and the hub each raise their own
             raise StoreError(f"cannot load {self!r}: {weights.refused(error)}") from error
         weights.ready(made, repr(self))
