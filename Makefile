@@ -1,7 +1,7 @@
 # make demo    install into .venv and run the main job on the bundled world
 # make test    install into .venv and run the tests
 # make check   format, lint, types, layers, generated docs
-# make docs    write the generated parts of the docs again
+# make docs    write the generated parts of the docs again, and what the commands in them print
 # make bench   speed, as ratios to bare loops
 # make slow    the tests that take minutes: kills at 50 instants, a Ray cluster, 50,000 images
 # make peers   compare with other attack libraries, and run mteb's check of a model
@@ -42,6 +42,7 @@ check: $(STAMP)
 
 docs: $(STAMP)
 	$(BIN)/python docs/regenerate.py
+	$(BIN)/python docs/replay.py docs/index.md docs/interop.md
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/run.py

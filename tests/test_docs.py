@@ -16,7 +16,7 @@ from morgana.spec import components, parse, registry
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDE, README, CONTRIBUTING = (ROOT / name for name in ("docs/guide.md", "README.md", "CONTRIBUTING.md"))
-INTEROP = ROOT / "docs/interop.md"
+INDEX, INTEROP = ROOT / "docs/index.md", ROOT / "docs/interop.md"
 BUNDLED = [ROOT / "src/morgana/models" / name for name in ("atlas-clip", "atlas-mllm")]
 HOSTS = {
     *("arxiv.org", "keepachangelog.com", "semver.org", "www.apache.org", "www.w3.org", "creativecommons.org"),
@@ -33,7 +33,7 @@ def load(path: Path) -> ModuleType:
     return module
 
 
-regenerate = load(ROOT / "docs" / "regenerate.py")
+regenerate, replay = (load(ROOT / "docs" / name) for name in ("regenerate.py", "replay.py"))
 COMMANDS = regenerate.commands()
 
 
@@ -78,6 +78,19 @@ def test_the_generated_tables_are_up_to_date():
     assert regenerate.regenerated(text) == text, "run `make docs`"
     assert "| `morgana demo` |" in text
     assert "`CloudWeb(" in text
+
+
+@pytest.mark.parametrize("path", [INDEX, INTEROP], ids=lambda path: path.name)
+def test_the_sessions_print_what_is_shown(path, tmp_path, monkeypatch):
+    monkeypatch.setenv("MORGANA_CACHE", str(tmp_path))
+    page = path.read_text(encoding="utf-8")
+    assert replay.replayed(page) == page, "run `make docs`"
+
+
+def test_a_wrong_figure_is_put_right_and_the_rest_left():
+    session = "    $ printf 'a 1\\nb 2\\nc 3\\n' \\\n          > seen\n    $ cat seen\n    ...\n    b 9\n    ...\n"
+    page = f"Say:\n\n{session}    $ echo 5 of 5, 80 a second\n    5 of 5, 79 a second\n\n    what is no session\n"
+    assert replay.replayed(page) == page.replace("b 9", "b 2")
 
 
 @pytest.mark.parametrize(
