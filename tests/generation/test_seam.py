@@ -301,3 +301,26 @@ def test_two_passes_of_one_block_have_their_own_masks(windowed):
             windowed(input_ids=ids, attention_mask=seen, pixel_values=pixels, use_cache=False)
             hidden.append(int(probe.scores[1][0, 0, 0].isneginf().sum()))
     assert hidden == [4, 2]
+
+
+@pytest.mark.parametrize("opened", [None, 3])
+def test_a_steady_mask_is_asked_for_once_in_each_pass_and_gives_the_same(folder, batch, opened):
+    """`opened` shows every row the key of a token behind it: the keys that are seen have a gap."""
+
+    def change(x, view):
+        asked.append(view.layer)
+        hidden = x.masked_fill(torch.arange(x.shape[-1]) % 4 == 1, -torch.inf)
+        return torch.where(torch.arange(x.shape[-1]) == x.shape[-1] - opened, 0.0, hidden) if opened else hidden
+
+    generator, asked = HF(folder), []
+    prompt, depth = generator.write(*batch), generator.network.config.get_text_config().num_hidden_layers
+    with torch.no_grad(), intervening(generator.network, (Edit(change, Needs(every, at="mask")),), prompt.spans):
+        each = generator.network(**prompt.inputs, use_cache=False).logits
+    assert asked == list(range(depth))
+    asked.clear()
+    steady = Edit(change, Needs(every, at="mask", steady=True))
+    with torch.no_grad(), intervening(generator.network, (steady,), prompt.spans):
+        for _ in range(2):
+            assert torch.equal(generator.network(**prompt.inputs, use_cache=False).logits, each)
+    assert asked == [0, 0]
+    assert not torch.equal(passed(generator, prompt), each)

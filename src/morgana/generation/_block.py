@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -17,6 +17,8 @@ from morgana.generation.layout import Layout
 from morgana.generation.needs import Needs, Place
 from morgana.generation.view import Reference, View
 from morgana.types import SpecError
+
+Drawn: TypeAlias = tuple[Tensor, Tensor, Tensor | slice]  # see `attention.redrawn`
 
 
 @runtime_checkable
@@ -65,6 +67,7 @@ class Block:
     cached: bool = True  # the running pass keeps its keys and values
     known: dict[tuple[tuple[int, ...], int, int], Rows] = field(default_factory=dict)
     settled: tuple[tuple[Any, ...], Tensor] | None = None  # see `hiding`
+    drawn: dict[tuple[Any, ...], Drawn | None] = field(default_factory=dict)  # see `attention.redrawn`
     angles: Any = None  # rotary positions, see _positions
     among: Tensor | None = None  # (B, M) which of the pass's first tokens a pruner has left; None: all
     sight: dict[str, Any] = field(default_factory=dict)  # what the vision tower was given
@@ -110,7 +113,9 @@ class Block:
                 f"{queries} queries over {keys} keys; pass the spans of this very batch"
             )
         self.first, self.stop = keys - queries, keys
-        self.settled = None if layer == 0 else self.settled
+        if layer == 0:
+            self.settled = None
+            self.drawn.clear()
         if layer == 0 and prefill:
             notes = {} if self.reference is None or self.calibrating else self.reference.notes
             self.memories = [dict(notes.get(part, {})) for part in self.interventions]

@@ -79,18 +79,27 @@ def reach(mask: Tensor) -> int:
     return int(seen[-1]) + 1 if len(seen) else mask.shape[-1]
 
 
+def sighted(mask: Tensor) -> Tensor | slice:
+    """The keys that any row of `mask` (B, H, R, N) sees; all if they see none."""
+    seen = (mask.detach().amax((0, 1, 2)) > HIDDEN).nonzero().flatten()
+    stop = int(seen[-1]) + 1 if len(seen) else mask.shape[-1]
+    return seen if 0 < len(seen) < stop else slice(stop)
+
+
 def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float | None) -> Tensor:
     """(B, H, R, D) attention of a few rows under their own mask, without holding their scores.
 
-    Keys behind the last one that anybody sees are left out.
+    The mask is what is added to the scores, or what may be seen.
     """
-    stop = reach(mask)
-    key, value, mask = key[:, :, :stop], value[:, :, :stop], mask[..., :stop]
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = (x.repeat_interleave(groups, 1) for x in (key, value))
     kind = torch.promote_types(query.dtype, value.dtype)
     made: Tensor = torch.nn.functional.scaled_dot_product_attention(
-        query.to(kind), key.to(kind), value.to(kind), attn_mask=mask.to(kind), scale=scaling
+        query.to(kind),
+        key.to(kind),
+        value.to(kind),
+        attn_mask=mask if mask.dtype == torch.bool else mask.to(kind),
+        scale=scaling,
     )
     return made

@@ -15,10 +15,10 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from morgana.generation._block import Block, Intervention, current, merged
+from morgana.generation._block import Block, Drawn, Intervention, current, merged
 from morgana.generation._hooks import hooked
 from morgana.generation._positions import turned
-from morgana.generation._products import attention, corner, differing, grouped, reach, scores
+from morgana.generation._products import HIDDEN, attention, corner, differing, grouped, reach, scores, sighted
 from morgana.generation._rows import Rows
 from morgana.generation.layout import Layout
 from morgana.generation.prompts import Spans
@@ -138,11 +138,12 @@ def attend(
         for piece in rows.pieces(query.shape[1] if scoring or weighing else 1, key.shape[2]):  # a mask serves all heads
             if simple and piece.even is not None:
                 redone = reweighed(block, layer, piece, states, scaling)
-            else:
+            elif scoring or weighing:
                 before = block.hiding(piece, attention_mask, window)
                 allowed = edited(block, before, layer, piece, masking, 0)
-                remake = rescored if scoring or weighing else remasked
-                redone = remake(block, layer, piece, states, before, allowed, scaling)
+                redone = rescored(block, layer, piece, states, before, allowed, scaling)
+            else:
+                redone = remasked(redrawn(block, layer, piece, attention_mask, window), piece, states, scaling)
             if redone is not None:
                 out = piece.put(out, *redone)
     return out, weights
@@ -164,15 +165,38 @@ def edited(block: Block, x: Tensor, layer: int, piece: Rows, active: Sequence[in
     return x
 
 
-def remasked(
-    block: Block, layer: int, piece: Rows, states: States, before: Tensor, allowed: Tensor, scaling: float | None
-) -> Redone:
+def redrawn(block: Block, layer: int, piece: Rows, attention_mask: Tensor | None, window: int | None) -> Drawn | None:
+    """The edited mask (B, H or 1, R, K), which rows it changes (B, H or 1, R), and the K keys that any of them sees.
+
+    None where it changes none. Kept for the layers that follow where all its editors are steady, in truth values if it
+    only hides.
+    """
+    masking, found = block.active("mask", layer), None
+    key = (piece, masking, block.layout, attention_mask, window)
+    if key in block.drawn:
+        return block.drawn[key]
+    before = block.hiding(piece, attention_mask, window)
+    allowed = edited(block, before, layer, piece, masking, 0)
+    if allowed is not before and (changed := differing(allowed, before)).any():
+        keys = sighted(allowed)
+        allowed = allowed[..., keys]
+        found = allowed, changed, keys
+    if not all(block.needs[i].steady for i in masking):
+        return found
+    if found and not allowed.requires_grad and not bool(((allowed != 0) & (allowed > HIDDEN)).any()):
+        found = allowed == 0, *found[1:]
+    block.drawn[key] = found
+    return found
+
+
+def remasked(drawn: Drawn | None, piece: Rows, states: States, scaling: float | None) -> Redone:
     """Rows under an edited mask."""
-    query, key, value = states
-    if allowed is before or not (changed := differing(allowed, before)).any():
+    if drawn is None:
         return None
+    query, key, value = states
+    allowed, changed, keys = drawn
     changed = changed.expand(-1, query.shape[1], -1).transpose(1, 2)
-    return attention(piece.take(query), key, value, allowed, scaling).transpose(1, 2), changed
+    return attention(piece.take(query), key[:, :, keys], value[:, :, keys], allowed, scaling).transpose(1, 2), changed
 
 
 def rescored(

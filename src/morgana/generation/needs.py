@@ -88,6 +88,7 @@ class Needs:
         `view.reference`; "whole" is one pass over the very prompt, in which `edit` sees the scores of its rows with
         `view.calibrating` set, and what it puts into `view.memory` is there in the passes that follow.
     hidden: `view.hidden` holds what the layer was given.
+    steady: a mask's edit is the same in every layer, so that each pass asks for it once.
     """
 
     rows: RowSet = last
@@ -95,3 +96,4 @@ class Needs:
     at: Place = "scores"
     calibration: Calibration = "none"
     hidden: bool = False
+    steady: bool = False

@@ -40,6 +40,7 @@ class AIF:
             rows=after_image,
             layers=Layers(self.first, self.stop),
             at="mask",
+            steady=True,
             calibration="none" if self.ratio == 0 else "whole",
         )
 

@@ -58,7 +58,7 @@ class DropLayers:
 
     @property
     def needs(self) -> Needs:
-        return Needs(rows=after_image, layers=Layers(self.first, self.stop), at="mask")
+        return Needs(rows=after_image, layers=Layers(self.first, self.stop), at="mask", steady=True)
 
     def edit(self, mask: Tensor, view: View) -> Tensor:
         visual = view.layout.visual

@@ -26,7 +26,7 @@ class ModalityMutual:
 
     @property
     def needs(self) -> Needs:
-        return Needs(rows=image, at="mask")
+        return Needs(rows=image, at="mask", steady=True)
 
     def edit(self, mask: Tensor, view: View) -> Tensor:
         opened = (view.layout.question, view.layout.documents) if self.documents else (view.layout.question,)
@@ -50,7 +50,7 @@ class NAAViT:
 
     @property
     def needs(self) -> Needs:
-        return Needs(rows=image, layers=Layers(self.first, self.stop), at="mask")
+        return Needs(rows=image, layers=Layers(self.first, self.stop), at="mask", steady=True)
 
     def edit(self, mask: Tensor, view: View) -> Tensor:
         visual = view.layout.visual
@@ -80,7 +80,7 @@ class NeighbourAware:
 
     @property
     def needs(self) -> Needs:
-        return Needs(rows=image, layers=Layers(self.first, self.stop), at="mask")
+        return Needs(rows=image, layers=Layers(self.first, self.stop), at="mask", steady=True)
 
     def edit(self, mask: Tensor, view: View) -> Tensor:
         count, visual = mask.shape[-1], view.layout.visual
