@@ -185,7 +185,7 @@ def redrawn(block: Block, layer: int, piece: Rows, attention_mask: Tensor | None
         return found
     if found and not allowed.requires_grad and not bool(((allowed != 0) & (allowed > HIDDEN)).any()):
         found = allowed == 0, *found[1:]
-    block.drawn[key] = found
+    block.drawn[key], block.settled = found, None  # the mask as it was has served
     return found
 
 
