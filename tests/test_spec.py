@@ -176,10 +176,14 @@ def test_find_gives_the_class():
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ('Atlas(sites="a")', "Atlas, sites: 'a' is of type str, int is wanted"),
-        ("PGD(2.5)", "PGD, steps: 2.5 is of type float, int is wanted"),
-        ("PGD(steps=True)", "PGD, steps: True is of type bool, int is wanted"),
-        ('HF("atlas", interventions=BAIR())', r"BAIR\(\) is of type BAIR, tuple.* is wanted; write \(BAIR\(\),\)"),
+        ('Atlas(sites="a")', "Atlas takes sites of type int: 'a' is of type str"),
+        ("CloudOverlay(softness=0.2)", r"softness of type tuple\[float, float\]: 0.2 is of type float$"),
+        ("PGD(2.5)", "PGD takes steps of type int: 2.5 is of type float"),
+        ("PGD(steps=True)", "PGD takes steps of type int: True is of type bool"),
+        (
+            'HF("atlas", interventions=BAIR())',
+            r"interventions of type tuple.*: BAIR\(\) is of type BAIR; write \(BAIR\(\),\)",
+        ),
     ],
 )
 def test_a_literal_of_another_type_is_named_with_its_argument(spec, message):

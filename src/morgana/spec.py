@@ -165,8 +165,8 @@ def call(cls: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any], 
     types = {field.name: str(field.type) for field in fields(cls)}  # type: ignore[arg-type]
     for name, value in (*zip(known, args, strict=False), *named.items()):
         if not fits(value, types[name]):
-            came = f"{literal(value)} is of type {type(value).__name__}"
-            raise SpecError(f"{cls.__name__}, {name}: {came}, {types[name]} is wanted{comma(value, types[name])}")
+            came = f"{literal(value)} is of type {type(value).__name__}{comma(value, types[name])}"
+            raise SpecError(f"{cls.__name__} takes {name} of type {types[name]}: {came}")
     try:
         return cls(*args, **named)
     except MorganaError:
@@ -200,7 +200,7 @@ def fits(value: object, annotation: str) -> bool:
 
 def comma(value: object, annotation: str) -> str:
     """How to write a tuple of one."""
-    return f"; write ({literal(value)},)" if annotation.startswith("tuple[") else ""
+    return f"; write ({literal(value)},)" if annotation.startswith("tuple[") and annotation.endswith(", ...]") else ""
 
 
 def find(name: str) -> type[Any]:

@@ -146,5 +146,5 @@ def test_an_unknown_sky_is_named_with_its_neighbour(clean):
     ],
 )
 def test_impossible_skies_are_refused(arguments):
-    with pytest.raises(SpecError, match=r"CloudOverlay takes|softness: .* is wanted; write"):
+    with pytest.raises(SpecError, match="CloudOverlay takes"):
         parse(f"CloudOverlay({arguments})")

@@ -44,9 +44,9 @@ def corpus(text: str) -> Corpus:
     if name := kept_as(Path(text)):
         made: Corpus = registry()[name](root=text)
         return made
+    if Path(text).is_file():
+        raise StoreError(f"{text!r} is neither a Parquet file nor a tar; name the folder that holds the documents")
     if not re.match(r"\s*[A-Za-z_]\w*\s*(\(|$)", text):
-        if Path(text).is_file():
-            raise StoreError(f"{text!r} is neither a Parquet file nor a tar; name the folder that holds the documents")
         raise StoreError(f"there is no corpus folder {text!r}; name a folder, or a corpus such as Atlas(sites=240)")
     if text.isidentifier() and text not in registry():
         near = nearest(text, [cls.__name__ for cls in components("corpus")])

@@ -29,7 +29,7 @@ from morgana.eval.records import load
 from morgana.eval.runner import Run, run, titles
 from morgana.eval.summary import Summary
 from morgana.files import locked
-from morgana.spec import literal, nearest, parse
+from morgana.spec import fits, literal, nearest, parse
 from morgana.types import SpecError
 
 
@@ -136,12 +136,7 @@ def parameters(name: str, function: Callable[..., object], options: Iterable[str
     return taken
 
 
-PLAIN: Mapping[str, tuple[tuple[type, ...], str]] = {
-    "int": ((int,), "a whole number"),
-    "float": ((int, float), "a number"),
-    "bool": ((bool,), "True or False"),
-    "str": ((str,), "a text in quotes"),
-}
+PLAIN = {"int": "a whole number", "float": "a number", "bool": "True or False", "str": "a text in quotes"}
 
 
 def read(option: str, text: str, parameter: inspect.Parameter) -> object:
@@ -152,7 +147,8 @@ def read(option: str, text: str, parameter: inspect.Parameter) -> object:
     default, kind = parameter.default, parameter.annotation
     if kind is parameter.empty:
         kind = type(default)
-    types, what = PLAIN.get(kind if isinstance(kind, str) else getattr(kind, "__name__", ""), ((object,), ""))
+    kind = kind if isinstance(kind, str) else getattr(kind, "__name__", "")
+    what = PLAIN.get(kind)
     unsaid = default in (parameter.empty, None, "") or isinstance(default, bool)
     like = "" if unsaid else f" like {literal(default)}"
     try:
@@ -161,7 +157,7 @@ def read(option: str, text: str, parameter: inspect.Parameter) -> object:
         if not what:
             raise SpecError(f"{option}={text}: {error}") from None
         value = text
-    if what and value is not None and type(value) not in types:
+    if what and value is not None and not fits(value, kind):
         raise SpecError(f"{option}={text}: {option} wants {what}{like}")
     return value
 
@@ -181,7 +177,8 @@ def studies() -> dict[str, Path]:
     found: dict[str, Path] = {}
     for folder in folders():
         for path in sorted(folder.glob("*.py")):
-            if f"\ndef {path.stem}(" in path.read_text(encoding="utf-8", errors="replace"):
+            hidden = path.name.startswith((".", "_")) or not path.is_file()
+            if not hidden and f"\ndef {path.stem}(" in path.read_text(encoding="utf-8", errors="replace"):
                 found.setdefault(path.stem, path)
     return found
 

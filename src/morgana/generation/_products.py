@@ -75,8 +75,8 @@ def differing(made: Tensor, plain: Tensor, *, spent: bool = False) -> Tensor:
 
 def reach(mask: Tensor) -> int:
     """How many keys there are up to the last that any row of `mask` (B, H, R, N) sees; all if they see none."""
-    seen = (mask.detach().amax((0, 1, 2)) > HIDDEN).nonzero()
-    return int(seen[-1]) + 1 if len(seen) else mask.shape[-1]
+    keys = sighted(mask)
+    return int(keys.stop) if isinstance(keys, slice) else int(keys[-1]) + 1
 
 
 def sighted(mask: Tensor) -> Tensor | slice:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -104,7 +105,7 @@ def viewed(vectors: Half) -> Any:
 
 def why(error: BaseException) -> str:
     """What FAISS says, less where in its sources it says so."""
-    return str(error).split("\n")[0].rpartition(".cpp:")[2].partition(": ")[2] or str(error).split("\n")[0][-200:]
+    return re.sub(r"^Error in .*\.(cpp|h):\d+: ", "", str(error).split("\n")[0])[-200:]
 
 
 def on(index: Any, device: str) -> Any:
