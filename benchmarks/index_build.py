@@ -25,7 +25,7 @@ def bench(setting: Setting) -> list[Result]:
             for pixels in ready:
                 encoder.encode_image(pixels)
 
-    seconds = fastest(setting.choose(3, 1), ours=ours, bare=bare)
+    seconds = fastest(setting.choose(5, 1), ours=ours, bare=bare)
     detail = f"{len(paths) / seconds['ours']:.0f} against {len(paths) / seconds['bare']:.0f} images/s"
     return [
         Result("index build / bare encode_image, throughput", seconds["bare"] / seconds["ours"], 0.90, True, detail)

@@ -18,6 +18,7 @@ NAMES = (
     "atlas",
     "index_build",
     "index_store",
+    "ray_build",
     "search",
     "sparse",
     "attack_steps",

@@ -108,6 +108,7 @@ def run(
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many tiles a condition.")] = None,
     weights: Annotated[Path, typer.Option(help="What `train` wrote.")] = WEIGHTS,
     steps: Annotated[int, typer.Option(min=1, help="Adam steps of CloudWeb.")] = 60,
+    cover: Annotated[float, typer.Option(min=0.01, max=1, help="Mean opacity of the clouds on all tiles.")] = 0.12,
     few: Annotated[int, typer.Option(min=1, help="Tiles of the adaptive attacks, the dearest ones.")] = 120,
     curve: Annotated[int, typer.Option(min=1, help="Tiles of every point of the trade-off curves.")] = 160,
 ) -> None:
@@ -117,7 +118,7 @@ def run(
 
     if not (weights / "open_clip_model.safetensors").is_file():
         raise StoreError(f"there is no trained model in {weights}; train it: python experiments/aid_cloudweb.py train")
-    sizes = {"weights": str(weights), "steps": steps, "few": few, "curve": curve}
+    sizes = {"weights": str(weights), "steps": steps, "cover": cover, "few": few, "curve": curve}
     made = study("aid_cloudweb", aid_cloudweb, sizes).limited(limit)
     run_study(made, out, limit=limit)
     write_report(out)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from morgana.retrieval.encoders.openclip import OpenCLIP
+from morgana.retrieval.encoders.openclip import ROWS_CPU, OpenCLIP
 from morgana.spec import parse
 from morgana.types import SpecError, StoreError
 from morgana.weights import device
@@ -79,6 +79,18 @@ def test_a_vector_does_not_depend_on_its_batch(encoder):
     assert torch.allclose(encoder.encode_image(batch)[3:4], encoder.encode_image(batch[3:4]), atol=1e-6)
     texts = ["boat", "a much longer text about the harbour", ""]
     assert torch.allclose(encoder.encode_text(texts)[0:1], encoder.encode_text(["boat"]), atol=1e-6)
+
+
+def test_a_batch_of_several_forward_passes_is_whole_and_in_order(encoder):
+    pixels = images(ROWS_CPU["image"] * 2 + 1).requires_grad_()
+    rows = encoder.encode_image(pixels)
+    for i in (0, ROWS_CPU["image"] - 1, ROWS_CPU["image"], len(pixels) - 1):
+        assert torch.allclose(rows[i], encoder.encode_image(pixels[i : i + 1])[0], atol=1e-6)
+    rows[:, 0].sum().backward()
+    assert (pixels.grad.flatten(1) != 0).float().mean(1).min() > 0.999
+    texts = [f"boat {n}" for n in range(ROWS_CPU["text"] + 2)]
+    many = encoder.encode_text(texts)
+    assert torch.allclose(many[[0, -3, -2, -1]], encoder.encode_text([texts[n] for n in (0, -3, -2, -1)]), atol=1e-6)
 
 
 def test_nothing_gives_no_rows(encoder):

@@ -17,7 +17,8 @@ from morgana.types import Embeddings, Pixels, SpecError, StoreError
 
 BUNDLED = Path(__file__).parents[2] / "models" / "atlas-clip"
 CONFIG = "open_clip_config.json"
-TEXTS = 256  # in one forward pass
+ROWS = 256  # in one forward pass
+ROWS_CPU = {"image": 16, "text": 64}  # there, as the activations of more no longer fit memory that is used again
 
 
 @part
@@ -59,16 +60,19 @@ class OpenCLIP:
         if images.shape[2:] != (self._side, self._side):
             images = functional.interpolate(images, (self._side, self._side), mode="bicubic", antialias=True)
         mean, std = (images.new_tensor(values).view(3, 1, 1) for values in self._normal)
-        features: Tensor = self._model.encode_image((images - mean) / std)
-        return functional.normalize(features.float(), dim=1)
+        return self._encode("image", (images - mean) / std)
 
     def encode_text(self, texts: Sequence[str]) -> Embeddings:
         """(B, D) unit rows on the model's device; a text longer than the model's context is cut."""
         if not texts:
             return torch.zeros((0, self.dimension), device=self._device)
-        tokens = torch.split(self._tokenizer(list(texts)), TEXTS)
-        features = [self._model.encode_text(some.to(self._device)).float() for some in tokens]
-        return functional.normalize(torch.cat(features), dim=1)
+        return self._encode("text", self._tokenizer(list(texts)))
+
+    def _encode(self, tower: str, rows: Tensor) -> Embeddings:
+        size = ROWS_CPU[tower] if self._device.type == "cpu" else ROWS
+        encode = getattr(self._model, f"encode_{tower}")
+        features = torch.cat([encode(some.to(self._device)).float() for some in torch.split(rows, size)])
+        return functional.normalize(features, dim=1)
 
     @cached_property
     def _address(self) -> str:
