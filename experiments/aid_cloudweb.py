@@ -55,8 +55,8 @@ def aid_cloudweb(
     fixed members of the family at the same mean cover; CloudWeb and L∞ PGD; and the same through `Smoothed`, by an
     attacker who does not know of it and, on the first `few` tiles, one who does. Then the budget from 3 % to 20 %,
     and the weight of naturalness, on the first `curve` tiles. Expect the paper's order, clean < random and fixed <
-    optimised, with intervals apart; L∞ PGD to be stronger at 4/255 than clouds at 12 %; noise smoothing to undo L∞
-    and hardly to touch clouds.
+    optimised, with intervals apart at a cover of 20 %, while at 12 % the first two may touch; L∞ PGD at 8/255 to be as
+    strong as clouds at 20 %; noise smoothing to weaken both, and neither to be undone by it.
     """
     data, clouds = str(real_data("aid")), str(real_data("clouds"))
     tiles, encoder = Weathered(AID(data)), OpenCLIP(weights)
