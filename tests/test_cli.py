@@ -394,6 +394,19 @@ def test_a_broken_image_takes_one_line_that_names_the_file(which, seen, tmp_path
     assert path.name in line
 
 
+def test_a_huge_image_is_told_of_once_and_not_by_pillow(tiny_clip_folder, tmp_path):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    picture(pictures / "good.png")
+    Image.new("1", (11_000, 11_000)).save(pictures / "huge.png")
+    encoder = f"OpenCLIP({str(tiny_clip_folder)!r})"
+    words = ["index", "build", str(pictures), "--embed", "image", "--encoder", encoder, "--out", str(tmp_path / "x")]
+    done = subprocess.run(command(*words), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "huge.png has 11000 × 11000 pixels, at most 50,000,000 are read" in done.stderr
+    assert "Warning" not in done.stderr
+
+
 def test_an_empty_corpus_is_refused(tmp_path, capsys):
     words = ["index", "build", str(tmp_path), "--encoder", TEXT, "--out", str(tmp_path / "x.index")]
     assert "holds no images" in refused(capsys, words)

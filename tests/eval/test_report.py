@@ -140,6 +140,14 @@ def test_the_page_says_what_ran_and_joins_lines_that_were_wrapped_by_hand(folder
     assert argument("no call (", 0, "corpus") == ""
 
 
+def test_a_figure_that_an_attack_left_as_it_was_says_so(folder: Path) -> None:
+    table = (folder / "report.html").read_text().split('id="table"')[1].split("</table>")[0]
+    for kind, line in re.findall(r"<tr([^>]*)>(.*?)</tr>", table, re.DOTALL)[1:]:
+        assert ('class="gap"' in line) == ("clean" not in kind)
+        assert line.count('class="gap"') in (0, line.count('class="ci"'))
+    assert ">no change<" in table
+
+
 def test_without_stages_the_list_is_told_once(folder: Path) -> None:
     page = (folder / "report.html").read_text()
     assert "<td>retrieved</td>" in page

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Annotated
@@ -55,8 +56,8 @@ def morgana(
     \b
     Begin here:
       morgana demo --out demo
-      morgana index build "Atlas(sites=60)" --out atlas.index
-      morgana ask atlas.index --image tile.png "Who operates this harbour?"
+      morgana ask demo/atlas.index --image demo/tile.png "Which company operates the car park?"
+      morgana index build FOLDER --out my.index
     """
 
 
@@ -64,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command line, and leave the process with its exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else it warns about every fork
+    warnings.filterwarnings("ignore", "Image size .* could be decompression bomb")  # such images are refused by name
     sys.exit(run([word for word in words if word != "--debug"], "--debug" in words))
 
 

@@ -18,7 +18,7 @@ from morgana.types import Embeddings, Pixels, SpecError, StoreError
 BUNDLED = Path(__file__).parents[2] / "models" / "atlas-clip"
 CONFIG = "open_clip_config.json"
 ROWS = 256  # in one forward pass
-ROWS_CPU = {"image": 16, "text": 64}  # there, as the activations of more no longer fit memory that is used again
+ROWS_CPU = {"image": 16, "text": 64}  # fewer there: large activations are given back, and cleared pages fetched again
 
 
 @part
