@@ -128,6 +128,7 @@ def cluster():
     """Two node processes of one CPU each, with small object stores."""
     pytest.importorskip("ray", reason="Ray is an extra: pip install 'morgana[ray]'")
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ["RAY_AUTH_MODE"] = "disabled"  # else a token in the home is asked of the driver, and not of these nodes
     from ray.cluster_utils import Cluster as Nodes
 
     node = {"num_cpus": 1, "object_store_memory": 80 << 20}
