@@ -12,7 +12,7 @@ from morgana.types import Document
 
 def bench(setting: Setting) -> list[Result]:
     encoder = OpenCLIP(setting.encoder)
-    paths = tiles(setting.choose(1024, 96))
+    paths = tiles(setting.choose(512, 96))
     documents = [Document(path.stem, image=path) for path in paths]
     ready = list(batches(paths, 64))
     assert encoder.fingerprint  # hashing the weights is paid once in a process, whatever is built
@@ -25,7 +25,7 @@ def bench(setting: Setting) -> list[Result]:
             for pixels in ready:
                 encoder.encode_image(pixels)
 
-    seconds = fastest(setting.choose(5, 1), ours=ours, bare=bare)
+    seconds = fastest(setting.choose(12, 1), ours=ours, bare=bare)
     detail = f"{len(paths) / seconds['ours']:.0f} against {len(paths) / seconds['bare']:.0f} images/s"
     return [
         Result("index build / bare encode_image, throughput", seconds["bare"] / seconds["ours"], 0.90, True, detail)
