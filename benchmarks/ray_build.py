@@ -1,19 +1,18 @@
-"""Building an index of images on two Ray workers of one core each, against the local build on two threads.
+"""Building an index of images on two Ray workers with half of the cores each, against the local build on all.
 
 The workers have started and hold the model before the clock runs: what a cluster costs once is printed beside it.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 
-import torch
 from _measure import Result, Setting, fastest, tiles
 
-from morgana.cluster import STORE, Cluster
+from morgana.cluster import Cluster
 from morgana.index import build
 from morgana.index.distributed import Distributed
 from morgana.retrieval.encoders.openclip import OpenCLIP
@@ -29,7 +28,8 @@ def bench(setting: Setting) -> Iterator[Result | str]:
     encoder = OpenCLIP(setting.encoder)
     paths = tiles(setting.choose(4096, 96))
     documents = [Document(path.stem, image=path) for path in paths]
-    engine = Distributed(Cluster(), batches=4)
+    cluster = Cluster(cpus=max(1, (os.cpu_count() or 1) // WORKERS))
+    engine = Distributed(cluster, batches=4)
 
     def by_ray(some: list[Document] = documents) -> None:
         folder = setting.folder / "ray"
@@ -39,32 +39,12 @@ def bench(setting: Setting) -> Iterator[Result | str]:
         build(documents, encoder, setting.folder / "local", embed="image", overwrite=True, progress=False)
 
     start = time.perf_counter()
-    with two_workers():
+    try:
         by_ray(documents[: 64 * 4 * WORKERS])
         began = time.perf_counter() - start
         seconds = fastest(setting.choose(2, 1), ray=by_ray, local=local)
+    finally:
+        cluster.ray.shutdown()
     rates = [f"{len(paths) / seconds[name]:.0f}" for name in ("ray", "local")]
     detail = f"{rates[0]} against {rates[1]} images/s, after {began:.0f} s of starting"
     yield Result("two Ray workers / local build, throughput", seconds["local"] / seconds["ray"], 0.8, True, detail)
-
-
-@contextmanager
-def two_workers() -> Iterator[None]:
-    """A cluster of this machine alone, and as many threads for what runs outside it."""
-    import ray
-
-    threads = torch.get_num_threads()
-    ray.init(
-        address="local",
-        num_cpus=WORKERS,
-        include_dashboard=False,
-        object_store_memory=STORE,
-        log_to_driver=False,
-        logging_level="error",
-    )
-    torch.set_num_threads(WORKERS)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        ray.shutdown()

@@ -84,8 +84,8 @@ class Cluster:
             raise
         except (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError) as error:
             last = str(error).strip().split("\n")[-1][:200]
-            if "never ran" in last:  # nothing died: the cluster cannot reach a process of another RAY_AUTH_MODE
-                todo = "start the cluster again, in the RAY_AUTH_MODE of this process"
+            if "never ran" in last:  # nothing died; so it ends where a cluster cannot call back to this process
+                todo = "see whether RAY_AUTH_MODE is the same here and where the cluster was started"
                 raise StoreError(f"the cluster would not start a worker: {last} {todo}") from error
             raise StoreError(f"workers of the cluster died {RETRIES + 1} times over one piece: {last}") from error
 
