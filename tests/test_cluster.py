@@ -17,7 +17,8 @@ from morgana.index.distributed import Distributed
 from morgana.index.kinds.flat import Flat
 from morgana.index.kinds.ivf import IVF
 from morgana.index.manifest import staging
-from morgana.index.sharding import Shard, divide, joined, marked
+from morgana.index.ranking import joined
+from morgana.index.sharding import Shard, divide, marked
 from morgana.retrieval.encoders.hash import HashEncoder
 from morgana.retrieval.retrievers.dense import Dense
 from morgana.retrieval.retrievers.sharded import Sharded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -99,8 +100,7 @@ class Index:
         k = min(k, self.manifest.documents if only is None else sum(one.matching for one in only))
         if not k or not len(queries):
             return [[] for _ in queries]
-        each = 2 if any(s.about.vectors > s.about.documents for s in self.segments) else 1
-        return rank(propose or partial(self._stack.propose, only=only), queries, k, each, self._stack.size)
+        return rank(propose or partial(self._stack.propose, only=only), queries, k, self._stack.each, self._stack.size)
 
     def match(
         self, texts: Sequence[str], k: int, *, k1: float = 1.5, b: float = 0.75, where: Where | str | None = None
@@ -231,11 +231,11 @@ class Index:
         if vectors.ndim != 2 or vectors.shape[1] != self.manifest.dimension:
             wanted = f"(B, {self.manifest.dimension}), as {self.manifest.encoder} gives them"
             raise SpecError(f"query vectors of shape {tuple(vectors.shape)}; {self.path} wants {wanted}")
-        rows: Rows = vectors.detach().to("cpu", torch.float32).numpy()
-        lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows))[:, None]
-        if not ((lengths > 0) & (lengths < np.inf)).all():  # also where NaN
+        rows: Rows = (vectors if vectors.dtype == torch.float32 else vectors.float()).numpy(force=True)
+        lengths = np.sqrt(np.vecdot(rows, rows))
+        if not all(0 < length < math.inf for length in lengths.tolist()):  # also where NaN
             raise SpecError("a query vector is zero or holds NaN or infinity; check the encoder and its input")
-        scaled: Rows = rows / lengths
+        scaled: Rows = rows / lengths[:, None]
         return scaled
 
     @cached_property

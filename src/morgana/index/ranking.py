@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from itertools import product
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from morgana.index.segment import Segment, Selection
-from morgana.index.vectors import Rows
+from morgana.index.segment import Candidates, Segment, Selection
+from morgana.index.vectors import Half, Rows
 from morgana.types import Document
 
-SPARE = 8  # candidates beyond k, so that ties at the end rarely need a second search
 NEAR = 1e-5  # FAISS's sums and ours differ by less
 PIECE = 1024  # rows scored at a time: few enough for a processor's cache
 
@@ -22,7 +22,7 @@ Here: TypeAlias = slice | NDArray[np.bool_]  # which of some places lie in a seg
 
 
 class Proposed(NamedTuple):
-    """Candidates of each query: rows (-1: none), cosines (-inf: none) and the positions of their documents, (B, n)."""
+    """Candidates of each query: rows, cosines (-inf: none) and the positions of their documents (-1: none), (B, n)."""
 
     rows: NDArray[np.int64]
     scores: NDArray[np.float32]
@@ -33,34 +33,39 @@ class Proposed(NamedTuple):
 Propose: TypeAlias = Callable[[Rows, int, bool], Proposed]  # queries, how many, whether exactly
 
 
-def rank(propose: Propose, queries: Rows, k: int, each: int, size: int) -> Found:
+def rank(propose: Propose, queries: Rows, k: int, each: int, size: int, many: int = 0, thorough: bool = False) -> Found:
     """The k best of `size` rows for each query, whoever proposes them; `each` is the most vectors of a document.
 
-    Where a tie may go on beyond the candidates, or too few were found, the search is repeated exactly and wider: over
-    exact kinds the order is that of a full sort by (-score, row).
+    Where a tie may go on beyond the candidates the search is repeated wider, where too few were found also exactly:
+    over exact kinds the order is that of a full sort by (-score, row), and over all kinds it is the same every time.
     """
-    found: Found = [[] for _ in queries]
-    open_, many, thorough = list(range(len(queries))), k * each + SPARE, False
-    while open_:
-        asked = queries if len(open_) == len(queries) else queries[open_]
-        proposed = propose(asked, many, thorough)
-        again = []
-        for query, best, bound in zip(open_, order(proposed, k), proposed.bounds.tolist(), strict=True):
-            found[query] = best
-            if len(best) < k or best[-1][1] <= bound + NEAR:
-                again.append(query)
-        if thorough and many >= size:
-            break
-        open_, thorough = again, True
-        many = min(size, many * 4)
+    many = many or k * each
+    proposed = propose(queries, many, thorough)
+    found = list(order(proposed, k, each))
+    tied, short = [], []
+    for query, (best, bound) in enumerate(zip(found, proposed.bounds.tolist(), strict=True)):
+        if len(best) < k:
+            short.append(query)
+        elif best[-1][1] <= bound + NEAR:
+            tied.append(query)
+    for again, exactly in ((tied, thorough), (short, True)):
+        if again and not (thorough and many >= size):
+            wider = rank(propose, queries[again], k, each, size, min(size, 4 * many), exactly)
+            for query, best in zip(again, wider, strict=True):
+                found[query] = best
     return found
 
 
-def order(proposed: Proposed, k: int) -> Iterator[list[tuple[int, float]]]:
+def order(proposed: Proposed, k: int, each: int) -> Iterator[list[tuple[int, float]]]:
     """The k best documents of each query, each by its best row; of equal scores the earlier row."""
     best = np.lexsort((proposed.rows, -proposed.scores), axis=-1)
-    best += best.shape[1] * np.arange(len(best))[:, None]
+    if each == 1:
+        best = best[:, :k]
+    best += proposed.rows.shape[1] * np.arange(len(best))[:, None]
     for owners, scores in zip(proposed.owners.take(best).tolist(), proposed.scores.take(best).tolist(), strict=True):
+        if each == 1 and owners[-1] >= 0:
+            yield list(zip(owners, scores, strict=True))
+            continue
         first: dict[int, float] = {}
         for owner, score in zip(owners, scores, strict=True):
             if owner not in first:
@@ -83,35 +88,42 @@ class Stack:
         """Rows."""
         return int(self.first_row[-1])
 
+    @cached_property
+    def each(self) -> int:
+        """The most vectors of a document."""
+        return 2 if any(s.about.vectors > s.about.documents for s in self.segments) else 1
+
+    @cached_property
+    def final(self) -> bool:
+        """Every segment's search gives scores that need not be computed again."""
+        return all(s.searcher.final for s in self.segments)
+
     def propose(
         self, queries: Rows, many: int, thorough: bool, only: Sequence[Selection | None] | None = None
     ) -> Proposed:
-        """The segments' candidates among `only`, scored in float64 from the stored rows: equals score equally."""
+        """The segments' candidates among `only`."""
         chosen = only or [None] * len(self.segments)
-        proposed = [
-            s.search(queries, many, thorough=thorough, only=selected)
-            for s, selected in zip(self.segments, chosen, strict=True)
+        found = [
+            segment.search(queries, many, thorough=thorough, only=selected)
+            for segment, selected in zip(self.segments, chosen, strict=True)
         ]
-        if len(proposed) == 1:
-            return self.score(queries, proposed[0].rows, proposed[0].bound)
-        rows = [np.where(p.rows < 0, -1, p.rows + b) for p, b in zip(proposed, self.first_row, strict=False)]
-        return self.score(queries, np.concatenate(rows, axis=1), np.max([p.bound for p in proposed], axis=0))
+        return self.gather(queries, list(enumerate(found)))
 
-    def score(self, queries: Rows, rows: NDArray[np.int64], bounds: NDArray[np.float32]) -> Proposed:
-        """The rows (B, n) of each query with their cosines and documents."""
-        scores = np.empty(rows.shape, dtype=np.float32)
-        wide, there = queries.astype(np.float64), np.maximum(rows, 0)
-        step = max(1, PIECE // max(1, rows.shape[1]))
-        for first, start in product(range(0, len(rows), step), range(0, rows.shape[1], PIECE)):
-            here = slice(first, first + step), slice(start, start + PIECE)
-            exact = self.take(there[here], np.float64)
-            exact *= wide[here[0], None]
-            scores[here] = exact.sum(axis=2)
-        np.clip(scores, -1, 1, out=scores)
-        owners = self.owners(there)
+    def gather(self, queries: Rows, found: Sequence[tuple[int, Candidates]]) -> Proposed:
+        """The candidates of segments, by their numbers, as one list."""
+        return joined([self.placed(queries, number, candidates) for number, candidates in found])
+
+    def placed(self, queries: Rows, number: int, candidates: Candidates) -> Proposed:
+        """A segment's candidates in the stack; where scores are not final everywhere, they are all computed again."""
+        segment, (scores, rows, bounds, final) = self.segments[number], candidates
+        there = np.maximum(rows, 0)
+        if not (final and self.final):
+            scores = score(queries, there, segment.vectors)
+        np.maximum(np.minimum(scores, 1, out=scores), -1, out=scores)  # np.clip takes as long as a small search
+        owners = segment.owners.take(there) + self.first_document[number]
         if (nothing := rows < 0).any():
             scores[nothing], owners[nothing] = -np.inf, -1
-        return Proposed(rows, scores, owners, bounds)
+        return Proposed(rows + self.first_row[number], scores, owners, bounds)
 
     def split(self, places: NDArray[np.int64], first: NDArray[np.int64]) -> Iterator[tuple[int, Here]]:
         """Which of the places lie in which segment."""
@@ -129,14 +141,6 @@ class Stack:
             made[here] = self.segments[number].vectors.take(rows[here] - self.first_row[number], axis=0)
         return made
 
-    def owners(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The position of each row's document, as `rows`."""
-        made = np.empty(rows.shape, dtype=np.int64)
-        for number, here in self.split(rows, self.first_row):
-            local = self.segments[number].owners.take(rows[here] - self.first_row[number])
-            made[here] = local + self.first_document[number]
-        return made
-
     def documents(self, positions: Sequence[int]) -> dict[int, Document]:
         wanted = np.array(sorted(set(positions)), dtype=np.int64)
         found: dict[int, Document] = {}
@@ -145,3 +149,24 @@ class Stack:
             local = self.segments[number].shelf.documents((wanted[here] - base).tolist())
             found |= local if not base else {position + base: document for position, document in local.items()}
         return found
+
+
+def score(queries: Rows, rows: NDArray[np.int64], vectors: Half) -> Rows:
+    """The cosines of each query's rows (B, n), summed in float64 from what is stored: equals score equally."""
+    scores = np.empty(rows.shape, dtype=np.float32)
+    wide = queries.astype(np.float64)
+    step = max(1, PIECE // max(1, rows.shape[1]))
+    for first, start in product(range(0, len(rows), step), range(0, rows.shape[1], PIECE)):
+        here = slice(first, first + step), slice(start, start + PIECE)
+        exact = vectors.take(rows[here], axis=0).astype(np.float64)
+        exact *= wide[here[0], None]
+        scores[here] = exact.sum(axis=2)
+    return scores
+
+
+def joined(proposed: Sequence[Proposed]) -> Proposed:
+    """What some propose, as if one had."""
+    if len(proposed) == 1:
+        return proposed[0]
+    rows, scores, owners = (np.concatenate(column, axis=1) for column in list(zip(*proposed, strict=True))[:3])
+    return Proposed(rows, scores, owners, np.max([p.bounds for p in proposed], axis=0))

@@ -36,6 +36,7 @@ class Candidates(NamedTuple):
     scores: Rows
     rows: NDArray[np.int64]
     bound: NDArray[np.float32]  # (B,)
+    final: bool = False  # the scores are right as they are
 
 
 class Metadata:
@@ -113,25 +114,28 @@ class Segment:
         Where few rows are selected, or the kind cannot select, all that are selected are looked at.
         """
         if only is not None:
-            return self.selected(queries, min(many, only.count), only, thorough=thorough or only.count <= FEW)
+            return self.selected(queries, many, only, thorough=thorough or only.count <= FEW)
         count = len(self.vectors)
         living = count - self.entry.deleted_vectors
-        asked = min(count, many * count // max(1, living) + 1)
         searcher = self.thorough if thorough else self.searcher
+        asked = min(count, (many + spare(searcher)) * count // max(1, living) + 1)
         scores, rows = searcher.search(queries, asked)
-        last = scores[:, -1] if asked < count and (thorough or self.kind.exact) else np.full(len(queries), -np.inf)
+        known = thorough or self.kind.exact or searcher.final
+        last = scores[:, -1] if asked < count and known else nothing(queries)
         if self.dead is not None:
             rows = np.where(self.dead[self.owners[np.maximum(rows, 0)]], -1, rows)
-        return Candidates(scores, rows, last.astype(np.float32))
+        return Candidates(scores, rows, last, searcher.final)
 
-    def selected(self, queries: Rows, asked: int, only: Selection, *, thorough: bool) -> Candidates:
-        nothing = np.full(len(queries), -np.inf, dtype=np.float32)
-        if not asked:
-            return Candidates(np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64), nothing)
+    def selected(self, queries: Rows, many: int, only: Selection, *, thorough: bool) -> Candidates:
+        if not only.count:
+            none = np.empty((len(queries), 0), np.float32)
+            return Candidates(none, none.astype(np.int64), nothing(queries))
         searcher = self.thorough if thorough or not self.searcher.selects else self.searcher
+        asked = min(only.count, many + spare(searcher))
         scores, rows = searcher.search(queries, asked, only.bits)
-        exact = searcher is self.thorough and asked < only.count
-        return Candidates(scores, rows, scores[:, -1] if exact else nothing)
+        known = searcher is self.thorough or searcher.final
+        last = scores[:, -1] if known and asked < only.count else nothing(queries)
+        return Candidates(scores, rows, last, searcher.final)
 
     @cached_property
     def columns(self) -> Columns:
@@ -151,6 +155,16 @@ class Segment:
         low, high = int(self.rows.min()), int(self.rows[0].max())
         if low < 0 or high >= self.about.documents or int(self.rows[1].max()) >= len(SOURCES):
             raise StoreError(f"{self.folder}/rows.npy names documents that are not there; rebuild the index")
+
+
+def nothing(queries: Rows) -> Rows:
+    """The bound where no other row is left, or nothing is known of them."""
+    return np.full(len(queries), -np.inf, dtype=np.float32)
+
+
+def spare(searcher: Searcher) -> int:
+    """Candidates beyond those wanted: some show that no tie goes on, more make up for scores that are not final."""
+    return 2 if searcher.final else 8
 
 
 def described(root: Path, entry: Entry, dimension: int) -> Description:

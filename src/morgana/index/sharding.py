@@ -13,7 +13,7 @@ from morgana.index.index import Index
 from morgana.index.kinds.flat import Flat
 from morgana.index.manifest import checksum
 from morgana.index.ranking import Proposed, Stack
-from morgana.index.segment import Candidates, Segment
+from morgana.index.segment import Candidates, Segment, nothing, spare
 from morgana.index.vectors import Rows
 from morgana.types import StoreError
 
@@ -64,11 +64,11 @@ class Slice:
         if self.whole:
             return self.segment.search(queries, many, thorough=thorough)
         count = len(self.dead)
-        asked = min(count, many * count // max(1, self.living) + 1)
+        asked = min(count, (many + spare(self.searcher)) * count // max(1, self.living) + 1)
         scores, rows = self.searcher.search(queries, asked)
-        last = scores[:, -1] if asked < count else np.full(len(queries), -np.inf)
+        last = scores[:, -1] if asked < count else nothing(queries)
         rows = np.where((rows < 0) | self.dead[np.maximum(rows, 0)], -1, rows + self.start)
-        return Candidates(scores, rows, last.astype(np.float32))
+        return Candidates(scores, rows, last)
 
 
 class Shard:
@@ -83,17 +83,9 @@ class Shard:
 
     def propose(self, queries: Rows, many: int, thorough: bool) -> Proposed:
         found = [(number, part.search(queries, many, thorough)) for number, part in self.slices]
-        first = self.stack.first_row
-        rows = np.concatenate([np.where(c.rows < 0, -1, c.rows + first[n]) for n, c in found], axis=1)
-        return self.stack.score(queries, rows, np.max([c.bound for _, c in found], axis=0))
+        return self.stack.gather(queries, found)
 
 
 def marked(index: Index) -> str:
     """A mark of the index's state: other after every change."""
     return checksum({"generation": index.manifest.generation, "parts": [s.entry.sha256 for s in index.segments]})
-
-
-def joined(proposed: Sequence[Proposed]) -> Proposed:
-    """What all shards propose, as if one had."""
-    rows, scores, owners = (np.concatenate(column, axis=1) for column in list(zip(*proposed, strict=True))[:3])
-    return Proposed(rows, scores, owners, np.max([p.bounds for p in proposed], axis=0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -30,6 +31,11 @@ class Searcher(Protocol):
         """`search` takes `only`."""
         ...
 
+    @property
+    def final(self) -> bool:
+        """The scores are inner products of the stored rows to within float32, and need not be computed again."""
+        ...
+
     def search(self, queries: Rows, k: int, only: Bits | None = None) -> tuple[Rows, NDArray[np.int64]]:
         """Scores and row numbers, (B, k), best first; -1 where fewer than k were found.
 
@@ -39,16 +45,16 @@ class Searcher(Protocol):
 
 
 class Kind(Protocol):
-    """One way to search: writes what it needs beside the vectors, and reads it back."""
+    """One way to search: writes what it needs beside the vectors, and reads it back. Kinds inherit from it."""
 
     @property
     def exact(self) -> bool:
-        """The scores are inner products of the stored rows, and the best rows are all found."""
-        ...
+        """The best rows are all found, and come in the order of their exact scores."""
+        return False
 
     def check(self, dimension: int) -> None:
         """SpecError where it cannot be made for vectors of this dimension."""
-        ...
+        return
 
     def write(self, vectors: Stored, folder: Path) -> None: ...
     def open(self, folder: Path, vectors: Half, device: str) -> Searcher: ...
@@ -74,6 +80,14 @@ class Faiss:
     @property
     def selects(self) -> bool:
         return parameters(self.index) is not None
+
+    @cached_property
+    def final(self) -> bool:
+        faiss = library()
+        coded = faiss.downcast_index(self.index.storage) if isinstance(self.index, faiss.IndexHNSW) else self.index
+        if not isinstance(coded, (faiss.IndexScalarQuantizer, faiss.IndexIVFScalarQuantizer)):
+            return False
+        return coded.sq.qtype == faiss.ScalarQuantizer.QT_fp16 and not getattr(coded, "by_residual", False)
 
     def search(self, queries: Rows, k: int, only: Bits | None = None) -> tuple[Rows, NDArray[np.int64]]:
         params = None if only is None else parameters(self.index, sel=library().IDSelectorBitmap(only))

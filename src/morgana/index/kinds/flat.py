@@ -9,21 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from morgana.index.kinds._base import Bits, Faiss, Searcher, on, viewed
+from morgana.index.kinds._base import Bits, Faiss, Kind, Searcher, on, viewed
 from morgana.index.vectors import Half, Rows, Stored
 from morgana.spec import part
 
 
 @part
-class Flat:
+class Flat(Kind):
     """Every vector is looked at, by FAISS, in the mapped vectors themselves: no second file, nothing to load."""
 
     @property
     def exact(self) -> bool:
         return True
-
-    def check(self, dimension: int) -> None:
-        """Any dimension will do."""
 
     def write(self, vectors: Stored, folder: Path) -> None:
         """Nothing: the vectors are enough."""
@@ -54,6 +51,10 @@ class Exact:
     @property
     def selects(self) -> bool:
         return True
+
+    @property
+    def final(self) -> bool:
+        return False  # equal rows shall score equally whatever the others, and FAISS rounds
 
     def search(self, queries: Rows, k: int, only: Bits | None = None) -> tuple[Rows, NDArray[np.int64]]:
         searched = self.faiss if only is None or self.faiss.selects else self.here

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
-from morgana.index.kinds._base import FILE, Faiss, Searcher, at_least, load, on, store
+from morgana.index.kinds._base import FILE, Faiss, Kind, Searcher, at_least, library, load, on, store, viewed
 from morgana.index.kinds.factory import Factory, made, train, tune
-from morgana.index.vectors import Half, Stored
+from morgana.index.vectors import Half, Stored, half
 from morgana.spec import part
 from morgana.types import SpecError
 
+BOTH = 2  # FAISS: threads share queries and the lists of a query
+
 
 @part
-class IVF:
+class IVF(Kind):
     """Vectors lie in `lists` by their nearest centroid, as float16; a search looks into `probe` of them.
 
-    `lists=0` takes 4 · √N, at least 39 vectors to train each.
+    The nearest lists are found by float16 centroids, and the lists of one query are shared among threads. `lists=0`
+    takes 4 · √N, at least 39 vectors to train each.
     """
 
     lists: int = 0
@@ -24,13 +28,6 @@ class IVF:
 
     def __post_init__(self) -> None:
         check(self, self.lists, self.probe)
-
-    @property
-    def exact(self) -> bool:
-        return False
-
-    def check(self, dimension: int) -> None:
-        """Any dimension will do."""
 
     def write(self, vectors: Stored, folder: Path) -> None:
         fill(vectors, folder, f"IVF{self.lists or even(vectors.shape[0])},SQfp16", repr(self))
@@ -55,6 +52,8 @@ def fill(vectors: Stored, folder: Path, spec: str, name: str) -> None:
     index = made(Factory(spec), vectors.shape[1])
     lists = int(spec.split(",")[0].removeprefix("IVF"))
     index.cp.min_points_per_centroid = 1  # few vectors make poor lists, which is no reason to warn
+    if isinstance(index, library().IndexIVFScalarQuantizer):
+        index.by_residual = False  # the lists hold the stored rows, so that FAISS's scores are theirs
     train(index, vectors, name, max(64 * lists, 16_384))
     for rows in vectors.chunks():
         index.add(rows)
@@ -64,4 +63,21 @@ def fill(vectors: Stored, folder: Path, spec: str, name: str) -> None:
 def reopened(folder: Path, vectors: Half, probe: int, device: str) -> Searcher:
     index = load(folder / FILE, vectors)
     tune(index, probe, 0)
-    return Faiss(on(index, device))
+    if (moved := on(index, device)) is not index or not isinstance(index, library().IndexIVF):
+        return Faiss(moved)
+    index.parallel_mode = BOTH
+    return Faiss(index, halved(index))
+
+
+def halved(index: Any) -> Half | None:
+    """Gives the index float16 centroids, half to read for every query; they are returned, for someone to keep."""
+    faiss = library()
+    whole = faiss.downcast_index(index.quantizer)
+    if not isinstance(whole, faiss.IndexFlat):
+        return None
+    centroids = half(whole.reconstruct_n(0, whole.ntotal))
+    fewer = viewed(centroids)
+    index.quantizer = fewer
+    fewer.this.disown()  # the index frees what it quantizes with
+    whole.this.own(True)
+    return centroids

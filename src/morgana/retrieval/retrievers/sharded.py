@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from morgana.cluster import Cluster
-from morgana.index.ranking import Proposed
-from morgana.index.sharding import Shard, divide, joined, marked
+from morgana.index.ranking import Proposed, joined
+from morgana.index.sharding import Shard, divide, marked
 from morgana.index.vectors import Rows
 from morgana.retrieval.retrievers.dense import Dense
 from morgana.spec import part
