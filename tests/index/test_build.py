@@ -58,7 +58,10 @@ def test_bad_documents_are_listed_and_the_others_built(tmp_path):
 
 
 def test_an_id_that_comes_twice_is_named(tmp_path):
-    with pytest.raises(StoreError, match="the corpus has two documents 'd3'; give each an id of its own"):
+    with pytest.raises(
+        StoreError,
+        match=r"corpus has two documents 'd3'; give each an id of its own \(they are number 4 and number 11\)",
+    ):
         quietly([*texts(10), Document("d3", "again")], ENCODER, tmp_path / "index", batch_size=2)
 
 

@@ -54,10 +54,13 @@ class Sieve:
         self.ids, self.contents = Seen(), Seen() if fold else None
 
     def __iter__(self) -> Iterator[Group]:
+        count = 0
         while every := tuple(islice(self.documents, self.size)):
-            for document in every:
-                if self.ids.add(document.id) is not None:
-                    raise StoreError(f"{self.name} has two documents {document.id!r}; give each an id of its own")
+            for number, document in enumerate(every, count + 1):
+                if (first := self.ids.add(document.id, f"{number:,}")) is not None:
+                    twice = f"{self.name} has two documents {document.id!r}; give each an id of its own"
+                    raise StoreError(f"{twice} (they are number {first} and number {number:,})")
+            count += len(every)
             yield self.folded(every) if self.contents else Group(every, every)
 
     def folded(self, every: tuple[Document, ...]) -> Group:
