@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from morgana.generation._products import masks
+from morgana.generation._products import masks, shared
 from morgana.generation.interventions.aif import AIF
 from morgana.generation.interventions.cmai import CMAI
 from morgana.generation.interventions.contrastive import ClinicalContrast, VisualContrast, noised, plausible
@@ -50,6 +50,11 @@ def view(layer=1, rows=ROWS, **more):
     return View(LAYOUT, layer, rows=rows, depth=4, heads=HEADS, **more)
 
 
+def edited(part, weights, view):
+    """Weights whose shares the part edits."""
+    return shared(weights, part.needs.parts(view), lambda shares: part.edit(shares, view))
+
+
 def each(scores):
     for i in range(2):
         for h in range(HEADS):
@@ -89,7 +94,7 @@ def test_mad_rag_averages_with_the_pass_without_documents(scores):
 def test_var_moves_the_attention_of_sinks_to_the_rest_of_the_image(scores, part):
     hidden = torch.randn(2, N, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     weights = scores.softmax(-1)
-    made = part.edit(weights, view(hidden=hidden))
+    made = edited(part, weights, view(hidden=hidden))
     acted = 0
     for i, h, r, row in each(scores):
         states = [[float(x) for x in t] for t in hidden[i]]
@@ -122,7 +127,7 @@ def test_var_takes_from_a_planted_sink_and_gives_to_a_planted_patch():
     hidden[:, 0, 0] = hidden[:, 4, 0] = 1000.0  # the first tokens, and
     hidden[:, 9, 0] = 1000.0  # one in the image
     before = scores.softmax(-1)
-    made = VAR(tau=7.0).edit(before, view(rows=torch.full((2, 1), 28), hidden=hidden))
+    made = edited(VAR(tau=7.0), before, view(rows=torch.full((2, 1), 28), hidden=hidden))
     assert (made[..., 9] < before[..., 9]).all()
     assert (made[..., 7] > before[..., 7]).all()
 
@@ -251,7 +256,7 @@ def test_the_masks_of_image_rows_are_those_of_the_papers():
 
 def test_heads_that_see_least_are_blinded(scores):
     weights = scores.softmax(-1)
-    made = DropHeads(0.5).edit(weights, view())
+    made = edited(DropHeads(0.5), weights, view())
     for i in range(2):
         mass = weights[i][..., visual(i)].sum(-1)  # (H, R)
         least = mass.argsort(0)[:2]
@@ -314,14 +319,14 @@ def test_wrappers_narrow_and_weaken(scores):
         wanted = [w * (0.75 if t in visual(i) else 1) for t, w in enumerate(row)]
         near(half[i, h, r], [w / sum(wanted) for w in wanted])
     weights = scores.softmax(-1)
-    full = drop.edit(weights, view())
-    torch.testing.assert_close(Scaled(drop, 0.25).edit(weights, view()), 0.75 * weights + 0.25 * full)
-    beyond = Scaled(drop, 3.0).edit(weights, view())
+    full = edited(drop, weights, view())
+    torch.testing.assert_close(edited(Scaled(drop, 0.25), weights, view()), 0.75 * weights + 0.25 * full)
+    beyond = edited(Scaled(drop, 3.0), weights, view())
     assert (beyond >= 0).all()
     torch.testing.assert_close(beyond.sum(-1), torch.ones_like(beyond[..., 0]))
-    assert Scaled(drop, 0.0).edit(weights, view()) is weights
-    assert torch.equal(Scaled(drop, 1.0).edit(weights, view()), full)
-    two = InHeads(drop, (0, -1)).edit(weights, view())
+    assert edited(Scaled(drop, 0.0), weights, view()) is weights
+    assert torch.equal(edited(Scaled(drop, 1.0), weights, view()), full)
+    two = edited(InHeads(drop, (0, -1)), weights, view())
     assert torch.equal(two[:, [0, 3]], full[:, [0, 3]])
     assert torch.equal(two[:, 1:3], weights[:, 1:3])
     flat = InHeads(DropLayers(), (1,)).edit(torch.zeros(2, 1, 3, N), view())
@@ -331,7 +336,7 @@ def test_wrappers_narrow_and_weaken(scores):
     assert InLayers(drop, 0.25, -1).needs.layers.of(8) == range(2, 7)
     assert InLayers(InHeads(drop, (0,)), 1).needs.rows is drop.needs.rows
     with pytest.raises(SpecError, match=r"heads \(9,\) are not among the model's 4"):
-        InHeads(drop, (9,)).edit(weights, view())
+        edited(InHeads(drop, (9,)), weights, view())
     with pytest.raises(SpecError, match="does not act by heads"):
         InHeads(VisualContrast())
     with pytest.raises(SpecError, match="share of the layers"):

@@ -1,11 +1,12 @@
 """The seam beyond the last row: other places, all rows, autocast, gradients, pieces, and what is left behind."""
 
 from dataclasses import dataclass
+from unittest.mock import Mock
 
 import pytest
 import torch
 
-from morgana.generation import _rows
+from morgana.generation import _products, _rows, attention
 from morgana.generation.attention import intervening
 from morgana.generation.generators.hf import HF
 from morgana.generation.interventions.bair import BAIR
@@ -113,6 +114,44 @@ def test_rows_in_pieces_are_the_rows_at_once(generator, batch, part, monkeypatch
     cut = passed(generator, prompt, (part,))
     for i, spans in enumerate(prompt.spans):
         torch.testing.assert_close(cut[i, spans.start :], whole[i, spans.start :], atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("part", [VAR(tau=1.5, mass=0.0, rho=0.9, first=0, stop=None), DropHeads()], ids=repr)
+def test_attention_part_by_part_is_attention_with_edited_weights(folder, pixels, query, hits, part, monkeypatch):
+    """One prompt, and two of one length; the rows that attend to nothing of a part are in the test below."""
+    generator = HF(folder)
+    request = [Query("a", query.text), Query("b", query.text)]
+    for images, queries in ((pixels[:1], request[:1]), (pixels[:2], request)):
+        prompt = generator.write(list(images.split(1)), queries, [hits] * len(queries))
+        flash = Mock(wraps=_products.FLASH)
+        monkeypatch.setattr(_products, "FLASH", flash)
+        fast = passed(generator, prompt, (part,))
+        monkeypatch.setattr(attention, "FLASH", None)
+        slow = passed(generator, prompt, (part,))
+        monkeypatch.undo()
+        assert flash.called
+        torch.testing.assert_close(fast, slow, atol=2e-5, rtol=1e-5)
+        assert not torch.allclose(fast[:, -1], passed(generator, prompt)[:, -1], atol=1e-3)
+
+
+def test_parts_alone_are_attention_to_these_keys_alone():
+    """Against plain softmaxes in float64: parts before, among and behind the rows, an empty one, shared keys' heads."""
+    draw = torch.Generator().manual_seed(0)
+    query, key, value = (
+        torch.randn(2, h, n, 8, dtype=torch.float64, generator=draw) for h, n in ((4, 20), (2, 30), (2, 30))
+    )
+    kind = torch.randint(0, 3, (2, 30), generator=draw)
+    kind[:, 25:] = 3  # only the last rows see these
+    parts = torch.stack([kind == p for p in range(5)], 1)[:, None]
+    rows, shares = _products.split(query, key, value, parts, 10, 0.3)
+    scores = 0.3 * query @ key.repeat_interleave(2, 1).transpose(2, 3)
+    scores = scores.masked_fill(torch.arange(30) > torch.arange(10, 30)[:, None], -torch.inf)
+    weights = scores.softmax(-1)
+    for p in range(5):
+        mine = weights * parts[:, :, p][:, :, None]
+        torch.testing.assert_close(shares[..., p], mine.sum(-1), atol=1e-12, rtol=0)
+        alone = mine / mine.sum(-1, keepdim=True).clamp(min=1e-30)
+        torch.testing.assert_close(rows[p], alone @ value.repeat_interleave(2, 1), atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("at", ["scores", "weights", "mask", "states", "positions", "logits"])

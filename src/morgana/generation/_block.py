@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import torch
 from torch import Tensor
 
-from morgana.generation._products import masks
+from morgana.generation._products import masks, shared
 from morgana.generation._rows import Rows
 from morgana.generation.layout import Layout
 from morgana.generation.needs import Needs, Place
@@ -29,13 +29,14 @@ class Intervention(Protocol):
 
     scores     (B, H, R, N) scaled attention scores before the softmax, -inf where masked
     weights    (B, H, R, K) attention after it; K ≤ N: keys behind the image and behind these rows' sight are left out
+    shares     (B, H, R, P) how much of it each part of the keys has, see `needs.parts`; within a part nothing moves
     mask       (B, 1, R, N) what is added to the scores: 0, or -inf where masked; may come back with H heads
     states     (B, R, D) what a layer gives to the next
     positions  (B, 1, N) float positions of all tokens; may come back as (B, G, N), one for each head of the keys
     logits     (B, R, V) of the next token
 
     It must not write into its argument, and gives back equal numbers where it does nothing: those keep their bits.
-    Masks are settled first, then scores, then weights, each in the order of the interventions.
+    Masks are settled first, then scores, then weights and shares, each in the order of the interventions.
     """
 
     @property
@@ -96,9 +97,13 @@ class Block:
         return {}
 
     def active(self, place: Place, layer: int) -> tuple[int, ...]:
-        """Which interventions reach in at this place of this layer; in a calibration all of them see the scores."""
+        """Which interventions reach in at this place of this layer; in a calibration all of them see the scores.
+
+        Shares are told apart where weights are edited.
+        """
         if (place, layer) not in self._active:
             at = ["scores" if self.calibrating else needs.at for needs in self.needs]
+            at = ["weights" if one == "shares" else one for one in at]
             found = (i for i, layers in enumerate(self._layers) if at[i] == place and layer in layers)
             self._active[place, layer] = tuple(found)
         return self._active[place, layer]
@@ -137,8 +142,15 @@ class Block:
 
     def edit(self, i: int, x: Tensor, layer: int, index: Tensor, mine: Tensor, **more: Any) -> Tensor:
         """What intervention `i` makes of `x`, whole."""
+        view, parts = self.view(i, layer, index, mine, **more), self.needs[i].parts
+        if parts is None or self.calibrating:
+            return self.interventions[i].edit(x, view)
+        return shared(x, parts(view), lambda shares: self.interventions[i].edit(shares, view))
+
+    def view(self, i: int, layer: int, index: Tensor, mine: Tensor, **more: Any) -> View:
+        """What intervention `i` sees, which is then at work."""
         self.fired.add(i)
-        view = View(
+        return View(
             layout=self.layout,
             layer=layer,
             reference=self.reference,
@@ -154,7 +166,6 @@ class Block:
             model=self.model,
             **more,
         )
-        return self.interventions[i].edit(x, view)
 
     def check_fired(self) -> None:
         for i, part in enumerate(self.interventions):

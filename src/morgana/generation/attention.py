@@ -18,8 +18,19 @@ from torch import Tensor
 from morgana.generation._block import Block, Drawn, Intervention, current, merged
 from morgana.generation._hooks import hooked
 from morgana.generation._positions import turned
-from morgana.generation._products import HIDDEN, attention, corner, differing, grouped, reach, scores, sighted
-from morgana.generation._rows import Rows
+from morgana.generation._products import (
+    FLASH,
+    HIDDEN,
+    attention,
+    corner,
+    differing,
+    grouped,
+    reach,
+    scores,
+    sighted,
+    split,
+)
+from morgana.generation._rows import FEWEST, Rows
 from morgana.generation.layout import Layout
 from morgana.generation.prompts import Spans
 from morgana.generation.view import Reference, View
@@ -133,10 +144,14 @@ def attend(
     masking, scoring, weighing = (block.active(place, layer) for place in ("mask", "scores", "weights"))
     rows, window = block.rows((*masking, *scoring, *weighing)), kwargs.get("sliding_window")
     states, scaling = (query, key, value), kwargs.get("scaling")
-    simple = attention_mask is None and window is None and not (masking or scoring)
+    simple = attention_mask is None and window is None and not (masking or scoring) and rows.even is not None
+    apart = simple and splits(block, weighing, states, rows)
+    held = query.shape[1] if (scoring or weighing) and not apart else 1  # heads; a mask serves all
     with uncast(query.device.type):
-        for piece in rows.pieces(query.shape[1] if scoring or weighing else 1, key.shape[2]):  # a mask serves all heads
-            if simple and piece.even is not None:
+        for piece in rows.pieces(held, key.shape[2]):
+            if apart:
+                redone = reshared(block, layer, piece, states, scaling)
+            elif simple:
                 redone = reweighed(block, layer, piece, states, scaling)
             elif scoring or weighing:
                 before = block.hiding(piece, attention_mask, window)
@@ -221,6 +236,30 @@ def rescored(
         return None
     changed = reduce(torch.logical_or, (differing(x, y) for x, y in pairs))
     return grouped(after.to(value.dtype), value).transpose(1, 2), changed.transpose(1, 2)
+
+
+def splits(block: Block, weighing: Sequence[int], states: States, rows: Rows) -> bool:
+    """Attention can be had part by part: one editor of shares, many rows, no gradient, a kernel that tells its sum."""
+    one = len(weighing) == 1 and block.needs[weighing[0]].parts is not None
+    here = FLASH is not None and states[0].device.type == "cpu" and rows.index.shape[1] >= FEWEST
+    return one and here and not (torch.is_grad_enabled() and any(x.requires_grad for x in states))
+
+
+def reshared(block: Block, layer: int, piece: Rows, states: States, scaling: float | None) -> Redone:
+    """`reweighed` where only shares are edited: attention to every part apart, mixed by what they have now."""
+    assert piece.even is not None
+    (i,) = block.active("weights", layer)
+    view, parts = block.view(i, layer, piece.index, piece.owned[0]), block.needs[i].parts
+    assert parts is not None
+    query, key, value = states
+    rows, shares = split(piece.take(query), key, value, parts(view), block.first + piece.even[0], scaling)
+    after = block.interventions[i].edit(shares, view)
+    if after is shares:
+        return None
+    fresh = torch.zeros_like(rows[0])
+    for share, row in zip(after.to(query.dtype).unbind(-1), rows, strict=True):
+        fresh.addcmul_(share[..., None], row)
+    return fresh.transpose(1, 2), differing(after, shares).transpose(1, 2)
 
 
 def reweighed(block: Block, layer: int, piece: Rows, states: States, scaling: float | None) -> Redone:

@@ -119,18 +119,6 @@ class Layout:
         return Columns.of([[t for first, last in s.image for t in range(first, last)] for s in self.spans], self.device)
 
     @cached_property
-    def _parts(self) -> dict[torch.dtype, Tensor]:
-        return {}
-
-    def parts(self, count: int, dtype: torch.dtype) -> Tensor:
-        """(B, 1, 2, K) of the first K columns, which are visual and which are not, as ones and zeros."""
-        known = self._parts.get(dtype)
-        if known is None or known.shape[-1] < count:
-            seen = self.visual.among(max(count, 2 * self.length))
-            known = self._parts[dtype] = torch.cat([seen, ~seen], 2).to(dtype)
-        return known[..., :count]
-
-    @cached_property
     def question(self) -> Columns:
         return Columns.of([range(*s.question) for s in self.spans], self.device)
 

@@ -6,12 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from torch import Tensor
+
 from morgana.generation.prompts import Spans
+from morgana.generation.view import View
 from morgana.types import SpecError
 
 Depth: TypeAlias = int | float  # a layer's number, from the end if negative; a float is a share of all layers
 RowSet: TypeAlias = Callable[[Spans], range]  # rows of one prompt and its answer, in tokens of its row in the batch
-Place: TypeAlias = Literal["scores", "weights", "mask", "states", "positions", "logits"]
+Place: TypeAlias = Literal["scores", "weights", "shares", "mask", "states", "positions", "logits"]
 Calibration: TypeAlias = Literal["none", "bare", "whole"]
 
 
@@ -89,6 +92,7 @@ class Needs:
         `view.calibrating` set, and what it puts into `view.memory` is there in the passes that follow.
     hidden: `view.hidden` holds what the layer was given.
     steady: a mask's edit is the same in every layer, so that each pass asks for it once.
+    parts: for shares, (B, 1, P, N) which keys belong to which part, as truth values; every key to one.
     """
 
     rows: RowSet = last
@@ -97,3 +101,4 @@ class Needs:
     calibration: Calibration = "none"
     hidden: bool = False
     steady: bool = False
+    parts: Callable[[View], Tensor] | None = None

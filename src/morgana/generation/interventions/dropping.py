@@ -7,7 +7,6 @@ import math
 import torch
 from torch import Tensor
 
-from morgana.generation._products import grouped
 from morgana.generation.needs import Depth, Layers, Needs, after_image
 from morgana.generation.view import View
 from morgana.spec import part
@@ -32,17 +31,21 @@ class DropHeads:
 
     @property
     def needs(self) -> Needs:
-        return Needs(rows=after_image, layers=Layers(self.first, self.stop), at="weights")
+        return Needs(rows=after_image, layers=Layers(self.first, self.stop), at="shares", parts=image_and_rest)
 
-    def edit(self, weights: Tensor, view: View) -> Tensor:
-        dropped = int(self.share * weights.shape[1])
+    def edit(self, shares: Tensor, view: View) -> Tensor:
+        dropped = int(self.share * shares.shape[1])
         if not dropped or not view.layout.visual.index.shape[-1]:
-            return weights
-        parts = view.layout.parts(weights.shape[-1], weights.dtype)
-        seen, rest = grouped(weights, parts.transpose(2, 3)).chunk(2, -1)
+            return shares
+        seen, rest = shares.chunk(2, -1)
         least = seen.detach().argsort(dim=1, stable=True).argsort(1) < dropped
-        left = torch.where(least, 1 / rest.clamp(min=1e-30), 1.0)
-        return weights * grouped(torch.cat([torch.where(least, 0.0, 1.0), left], -1), parts)
+        return torch.where(least, torch.cat([torch.zeros_like(seen), seen + rest], -1), shares)
+
+
+def image_and_rest(view: View) -> Tensor:
+    """(B, 1, 2, N) which tokens so far are visual, and which are not."""
+    seen = view.layout.visual.among(view.keys)
+    return torch.cat([seen, ~seen], 2)
 
 
 @part

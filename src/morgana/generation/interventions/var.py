@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from morgana.generation._products import grouped
 from morgana.generation.needs import Depth, Layers, Needs, after_image
 from morgana.generation.view import View
 from morgana.spec import part
@@ -37,21 +36,21 @@ class VAR:
 
     @property
     def needs(self) -> Needs:
-        return Needs(rows=after_image, layers=Layers(self.first, self.stop), at="weights", hidden=True)
+        layers = Layers(self.first, self.stop)
+        return Needs(rows=after_image, layers=layers, at="shares", hidden=True, parts=self.kinds)
 
-    def edit(self, weights: Tensor, view: View) -> Tensor:
+    def edit(self, shares: Tensor, view: View) -> Tensor:
         if self.keep == 1 or not view.layout.visual.index.shape[-1]:
-            return weights
-        kinds = self.kinds(view, weights.dtype)[..., : weights.shape[-1]]
-        others, to_sinks, wasted = grouped(weights, kinds.transpose(2, 3)).chunk(3, -1)
+            return shares
+        others, to_sinks, elsewhere, rest = shares.chunk(4, -1)
         seen = others + to_sinks
         centric = (seen >= self.mass) & (to_sinks <= self.rho * seen) & (others > 0)
-        freed = (1 - self.keep) * centric.to(weights.dtype)
-        gains = torch.cat([freed * wasted / others.clamp(min=1e-12), -freed], -1)
-        return torch.addcmul(weights, weights, grouped(gains, kinds[:, :, ::2]))
+        freed = (1 - self.keep) * centric.to(shares.dtype)
+        gained = others + freed * (to_sinks + elsewhere)
+        return torch.cat([gained, to_sinks - freed * to_sinks, elsewhere - freed * elsewhere, rest], -1)
 
-    def kinds(self, view: View, dtype: torch.dtype) -> Tensor:
-        """(B, 1, 3, N) of a layer's tokens so far: visual but no sink, visual sink, any sink; as ones and zeros."""
+    def kinds(self, view: View) -> Tensor:
+        """(B, 1, 4, N) of a layer's tokens so far: visual but no sink, visual sink, another sink, any other."""
         known: Tensor | None = view.memory.get(view.layer)
         if known is not None and known.shape[-1] == view.keys:
             return known
@@ -63,7 +62,7 @@ class VAR:
         width = torch.linalg.vector_norm(states, dim=-1, keepdim=True) / states.shape[-1] ** 0.5  # root mean square
         sink = (entries.abs() > self.tau * width.square().add(1e-6).sqrt()).any(-1)[:, None, None]
         visual = view.layout.visual.among(view.keys)[..., view.keys - sink.shape[-1] :]
-        fresh = torch.cat([visual & ~sink, visual & sink, sink], 2).to(dtype)
+        fresh = torch.cat([visual & ~sink, visual & sink, ~visual & sink, ~visual & ~sink], 2)
         view.memory[view.layer] = fresh if known is None else torch.cat([known, fresh], -1)
         return view.memory[view.layer]  # type: ignore[no-any-return]
 

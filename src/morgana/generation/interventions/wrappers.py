@@ -42,7 +42,7 @@ class InHeads:
     heads: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.intervention.needs.at not in ("scores", "weights", "mask"):
+        if self.intervention.needs.at not in ("scores", "weights", "shares", "mask"):
             raise SpecError(f"{self.intervention!r} does not act by heads; InHeads takes those that edit attention")
 
     @property
@@ -86,7 +86,7 @@ class Scaled:
             return after
         if self.factor == 0:
             return x
-        if self.needs.at == "weights":
+        if self.needs.at in ("weights", "shares"):
             made = (x + self.factor * (after - x)).clamp(min=0)
             return made / made.sum(-1, keepdim=True) if self.factor > 1 else made
         finite = ~(x.isneginf() | after.isneginf())
