@@ -44,7 +44,7 @@ class CMAI:
         least = focus.topk(most, largest=False, sorted=not visual.full).indices
         left = torch.where(torch.arange(most, device=count.device) < count, 0.0, 1.0).to(weights.dtype)
         shown = torch.ones_like(focus).scatter_(-1, least, left.expand(least.shape))[:, None]
-        made = visual.put(weights, visual.take(weights) * shown)
+        made = weights * visual.put(weights.new_ones(len(weights), 1, *weights.shape[2:]), shown)  # alike for all heads
         total = torch.where(count[:, None] > 0, made.sum(-1, keepdim=True), 1.0)
         return made / total if made.requires_grad else made.div_(total)
 
