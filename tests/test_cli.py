@@ -407,6 +407,15 @@ def test_a_huge_image_is_told_of_once_and_not_by_pillow(tiny_clip_folder, tmp_pa
     assert "Warning" not in done.stderr
 
 
+def test_a_folder_of_two_sorts_of_files_is_refused(tmp_path, capsys):
+    (tmp_path / "deep").mkdir()
+    for name in ("w.tar", "deep/c.parquet"):
+        (tmp_path / name).write_bytes(b"")
+    words = ["index", "build", str(tmp_path), "--encoder", TEXT, "--out", str(tmp_path / "x.index")]
+    said = refused(capsys, words)
+    assert f"holds {tmp_path}/deep/c.parquet and {tmp_path}/w.tar; build from one sort of files" in said
+
+
 def test_an_empty_corpus_is_refused(tmp_path, capsys):
     words = ["index", "build", str(tmp_path), "--encoder", TEXT, "--out", str(tmp_path / "x.index")]
     assert "holds no images" in refused(capsys, words)

@@ -17,6 +17,12 @@ from morgana.types import StoreError
 LONGEST_TEXT = 200_000  # characters; a longer text is not one document
 
 
+def cache(name: str) -> Path:
+    """Where Morgana keeps what it can make again: below MORGANA_CACHE, or the user's cache."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("MORGANA_CACHE") or Path(home) / "morgana") / name
+
+
 @contextmanager
 def storing(path: Path) -> Iterator[None]:
     """Turn the system's refusals (no space, no permission, …) inside the block into a StoreError about `path`."""

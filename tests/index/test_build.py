@@ -3,8 +3,9 @@ import torch
 from building import ENCODER, pictures, quietly, texts
 
 from morgana.corpus.images import load
-from morgana.index import build
-from morgana.types import Document, SpecError, StoreError
+from morgana.index import build, delete
+from morgana.index.verifying import mend
+from morgana.types import Document, MorganaError, SpecError, StoreError
 
 
 def test_the_vectors_are_those_of_the_encoder_in_order_of_insertion(tmp_path):
@@ -131,3 +132,31 @@ def test_progress_in_a_pipe_is_plain_lines(tmp_path, capsys):
     told = capsys.readouterr()
     assert told.out == ""
     assert told.err.startswith("indexing: 3 of 3, ")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda index: index.search(torch.ones(1, 16), "3"), "k='3'; ask for at least 1"),
+        (lambda index: index.search(torch.ones(1, 16), 2.5), "k=2.5; ask for at least 1"),
+        (lambda index: index.search(torch.ones(1, 16), 2, where=3), "where=3; write a filter such as"),
+        (lambda index: quietly(["x"], ENCODER, index.path / "other"), "gave 'x' as number 1; give it as a Document"),
+    ],
+)
+def test_what_is_no_number_filter_or_document_is_told(tmp_path, call, message):
+    index = quietly(texts(3), ENCODER, tmp_path / "index")
+    with pytest.raises(MorganaError, match=message):
+        call(index)
+
+
+def test_vectors_of_numpy_are_searched_too(tmp_path):
+    index = quietly(texts(3), ENCODER, tmp_path / "index")
+    vectors = ENCODER.encode_text(["text number 1"])
+    assert index.search(vectors.double().numpy(), 2) == index.search(vectors, 2)
+
+
+def test_a_rebuild_is_not_said_to_bring_back_what_was_changed_since(tmp_path):
+    index = quietly(texts(3), ENCODER, tmp_path / "index")
+    assert "not in that corpus" not in mend(index.path, ["segments/000001/vectors.npy"])
+    delete(index.path, ["d1"])
+    assert "--overwrite (what was added, replaced or deleted since is not in that corpus)" in mend(index.path, ["x"])

@@ -217,3 +217,17 @@ def test_ready_vectors_and_documents_go_together(tmp_path):
     with pytest.raises(SpecError, match=r"\(5, 3\).*32 dimensions"):
         from_vectors(documents(5), rows(5)[:, :3], ENCODER, tmp_path / "index")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_auto_measures_what_it_takes_where_nothing_fits(tmp_path):
+    about = from_vectors(documents(), rows(), ENCODER, tmp_path / "a", kind=Auto(memory="1KB")).manifest.measured
+    assert about["fits"] is False
+    assert 0 < about["recall@10"] <= 1
+    assert about["latency_ms"] > 0
+    assert about["memory"] == min(found["memory"] for found in about["tried"].values())
+
+
+@pytest.mark.parametrize("spec", ["IVFPQ()", 'Factory("OPQ8,PQ8np")', 'Factory("HNSW16_PQ8")', "IVF()"])
+def test_few_rows_are_no_reason_for_faiss_to_warn(tmp_path, capfd, spec):
+    from_vectors(documents(300), rows(300), ENCODER, tmp_path / "index", kind=parse(spec))
+    assert "WARNING" not in "".join(capfd.readouterr())

@@ -15,9 +15,7 @@ from morgana.cli.output import resumable, tell
 if TYPE_CHECKING:
     from morgana.types import Encoder
 
-CorpusName = Annotated[
-    str, typer.Argument(metavar="CORPUS", help="A corpus, or a folder with corpus.jsonl, or a folder of images.")
-]
+CorpusName = Annotated[str, typer.Argument(metavar="CORPUS", help=inputs.CORPUS)]
 NOTHING = "nothing was changed"
 
 

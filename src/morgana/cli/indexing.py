@@ -36,12 +36,10 @@ DEFAULT_ENCODER = 'OpenCLIP("atlas")'
 
 @index.command()
 def build(
-    corpus: Annotated[
-        str, typer.Argument(metavar="CORPUS", help="A corpus, or a folder with corpus.jsonl, or a folder of images.")
-    ],
+    corpus: Annotated[str, typer.Argument(metavar="CORPUS", help=inputs.CORPUS)],
     out: Annotated[Path, typer.Option("--out", help="The index folder to write.")],
     encoder: Annotated[str, typer.Option("--encoder", help="What embeds documents and queries.")] = DEFAULT_ENCODER,
-    kind: Annotated[str, typer.Option("--kind", help="How vectors are searched.")] = "Flat()",
+    kind: Annotated[str, typer.Option("--kind", help="How vectors are searched; `morgana list index`.")] = "Flat()",
     embed: Annotated[str, typer.Option("--embed", help="Of documents with both: text, image or both.")] = "text",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the index that is there.")] = False,
     fold: Annotated[bool, typer.Option("--fold", help="Documents of equal text and image become one.")] = False,
@@ -56,11 +54,15 @@ def build(
 ) -> None:
     """Embed a corpus and write an index; a build that was stopped goes on when called again.
 
+    Of a document with text and image the text is embedded unless --embed says otherwise; its image is not opened then.
+
     \b
     Examples:
       morgana index build "Atlas(sites=240)" --out atlas.index
       morgana index build my-photos/ --out photos.index --embed image
       morgana index build my-corpus/ --out my.index --encoder 'OpenCLIP("ViT-B-32", "laion2b_s34b_b79k")'
+      morgana index build 'Parquet("rows.parquet", text="caption")' --out rows.index --sparse --fold
+      morgana index build my-corpus/ --out my.index --kind "Auto(memory='2GB', latency='10ms')"
       morgana index build my-corpus/ --out my.index --engine ray --address 10.0.0.1:6379 --gpus 1
     """
     with resumable("the same command goes on where it was"):
@@ -233,4 +235,6 @@ def describe(index: Index, json: bool) -> None:
     for name in ("chosen", "recall@10", "latency_ms"):
         if name in about["measured"]:
             say(f"{name:12} {about['measured'][name]}")
+    if about["measured"].get("fits") is False:
+        say(f"{'fits':12} no: nothing that was tried keeps to the limits, this comes nearest; see --json")
     say(f"{'size':12} {about['bytes'] / 1e6:.2f} MB")

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from morgana.cluster import Cluster
     from morgana.types import Corpus, Encoder, Generator, Query, Stage
 
+CORPUS = (
+    "A folder with corpus.jsonl, of images with captions beside them, of Parquet files or of tars; one such file; or a "
+    "corpus by its spec, `morgana list corpus`."
+)
 IndexFolder = Annotated[Path, typer.Argument(metavar="INDEX", help="A folder that `morgana index build` made.")]
 ImageFile = Annotated[Path | None, typer.Option("--image", help="An image file (PNG, JPEG, WebP, TIFF, …).")]
 EncoderSpec = Annotated[
@@ -58,17 +62,21 @@ def corpus(text: str) -> Corpus:
 
 
 def kept_as(path: Path) -> str | None:
-    """Which corpus reads what is at the path; None if nothing is there."""
+    """Which corpus reads what is at the path; None if nothing is there. StoreError for a folder that two would read."""
+    from morgana.types import StoreError
+
     if path.is_file():
         return {".parquet": "Parquet", ".tar": "WebDataset", ".gz": "WebDataset"}.get(path.suffix.lower())
     if not path.is_dir():
         return None
     if (path / "corpus.jsonl").exists():
         return "JSONLines"
-    for pattern, name in (("*.parquet", "Parquet"), ("*.tar*", "WebDataset")):
-        if next(path.glob(pattern), None):
-            return name
-    return "ImageFolder"
+    sorts = (("*.parquet", "Parquet"), ("*.tar*", "WebDataset"))
+    held = {name: found for pattern, name in sorts if (found := next(path.rglob(pattern), None))}
+    if len(held) > 1:
+        named = " and ".join(map(str, held.values()))
+        raise StoreError(f"{path} holds {named}; build from one sort of files and `morgana index add` the other")
+    return next(iter(held), "ImageFolder")
 
 
 def kind_of(kind: str, text: str, device: str | None = None, batch_size: int | None = None) -> Any:

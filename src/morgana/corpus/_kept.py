@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
+from morgana import files
 from morgana.corpus.images import SUFFIXES
-from morgana.files import write_bytes
 from morgana.types import StoreError
 
 LARGEST = 64 << 20  # bytes of one image file
 
 
 def cache(*names: str) -> Path:
-    """Where what is unpacked from these files lies: below MORGANA_CACHE, or the user's cache."""
-    root = os.environ.get("MORGANA_CACHE") or Path.home() / ".cache" / "morgana"
-    return Path(root) / "unpacked" / hashlib.sha256("\0".join(names).encode()).hexdigest()[:16]
+    """Where what is unpacked from these files lies."""
+    return files.cache("unpacked") / hashlib.sha256("\0".join(names).encode()).hexdigest()[:16]
 
 
 def keep(folder: Path, data: bytes, suffix: str, place: str) -> Path:
@@ -26,5 +24,5 @@ def keep(folder: Path, data: bytes, suffix: str, place: str) -> Path:
     name = hashlib.sha256(data).hexdigest()[:32] + (suffix if suffix in SUFFIXES else ".img")
     path = folder / name[:2] / name
     if not path.is_file() or path.stat().st_size != len(data):
-        write_bytes(path, data)
+        files.write_bytes(path, data)
     return path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from functools import cache, cached_property
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from morgana import files
 from morgana.corpus._views import view
 from morgana.corpus.images import load, save, save_cover
 from morgana.seeds import derive, rng
@@ -145,7 +145,7 @@ class Clouded:
     @cached_property
     def _queries(self) -> tuple[Query, ...]:
         maps = maps_for(Path(self.clouds), self.split)
-        folder = cache_folder() / f"{derive(VERSION, repr(self)):016x}"
+        folder = files.cache("clouded") / f"{derive(VERSION, repr(self)):016x}"
         return tuple(Query(q.id, q.text, self._under(q, maps, folder)) for q in self.corpus.queries())
 
     def _under(self, query: Query, maps: Tensor, folder: Path) -> Path:
@@ -159,7 +159,3 @@ class Clouded:
             save_cover(alpha, path)
             save(composite(pixels, alpha, float(draw.uniform(0.88, 1.0))), path)
         return path
-
-
-def cache_folder() -> Path:
-    return Path(os.environ.get("MORGANA_CACHE") or Path.home() / ".cache" / "morgana") / "clouded"

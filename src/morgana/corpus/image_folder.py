@@ -51,7 +51,8 @@ class ImageFolder:
             raise StoreError(f"there is no image folder {root}; check the path")
         names = sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.suffix.lower() in SUFFIXES)
         if not names:
-            raise StoreError(f"{root} holds no images; it should hold files ending in {', '.join(sorted(SUFFIXES))}")
+            wanted = f"files ending in {', '.join(sorted(SUFFIXES))}, or corpus.jsonl, Parquet files or tars"
+            raise StoreError(f"{root} holds no images; it should hold {wanted}")
         return tuple(names)
 
 

@@ -74,12 +74,15 @@ class Parquet:
                 for batch in file.iter_batches(ROWS):
                     yield batch.to_pylist()
         except (OSError, arrow.ArrowException) as error:
-            raise StoreError(f"cannot read {path}: {str(error)[:200]}") from error
+            raise StoreError(f"cannot read {path}: {str(error)[:200]}; copy it again from its source") from error
 
     def _check(self, names: list[str], path: Path) -> None:
         if self.text not in names and self.image not in names:
             near = nearest(self.text, names)
-            raise StoreError(f"{path} has no column {self.text!r}{near}; its columns are {', '.join(names)[:200]}")
+            how = f"name one with Parquet({str(path)!r}, text='COLUMN')"
+            raise StoreError(
+                f"{path} has no column {self.text!r}{near}; its columns are {', '.join(names)[:200]}; {how}"
+            )
 
     def _document(self, row: dict[str, Any], path: Path, number: int) -> Document:
         place = f"{path}:{number}"

@@ -57,6 +57,10 @@ class Sieve:
         count = 0
         while every := tuple(islice(self.documents, self.size)):
             for number, document in enumerate(every, count + 1):
+                if not isinstance(document, Document):
+                    raise StoreError(
+                        f"{self.name} gave {document!r:.60} as number {number:,}; give it as a Document(id, …)"
+                    )
                 if (first := self.ids.add(document.id, f"{number:,}")) is not None:
                     twice = f"{self.name} has two documents {document.id!r}; give each an id of its own"
                     raise StoreError(f"{twice} (they are number {first} and number {number:,})")

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -93,9 +94,8 @@ class Index:
         propose: Propose | None = None,
     ) -> Found:
         """What `search` finds, its documents not yet read."""
-        if k < 1:
-            raise SpecError(f"k={k}; ask for at least 1 document")
-        queries = self._queries(vectors)
+        check(k)
+        queries = self._queries(torch.as_tensor(vectors))
         only = None if where is None and source is None else self._select(where, source)
         k = min(k, self.manifest.documents if only is None else sum(one.matching for one in only))
         if not k or not len(queries):
@@ -110,8 +110,7 @@ class Index:
         Only documents that have a word of the text are found; `lexical` says how they are scored. Raises StoreError
         for an index that keeps no words, SpecError for k < 1, and k1, b or a filter that cannot be.
         """
-        if k < 1:
-            raise SpecError(f"k={k}; ask for at least 1 document")
+        check(k)
         only = None if where is None else self._select(where)
         scorer = self._scorer(k1, b)
         return self._hits([scorer.rank(text, k, only) for text in texts])
@@ -243,6 +242,11 @@ class Index:
         return Stack(self.segments, self.manifest.dimension)
 
 
+def check(k: int) -> None:
+    if not isinstance(k, Integral) or k < 1:
+        raise SpecError(f"k={k!r}; ask for at least 1 document")
+
+
 def opened(path: Path, found: Manifest, device: str = "cpu", *, searched: bool = True) -> tuple[Segment, ...]:
     """Every segment, and a look through the vectors where they are few; `searched` as `Segment` takes it."""
     segments = tuple(Segment(path, entry, found.dimension, device, searched=searched) for entry in found.segments)
@@ -255,7 +259,7 @@ def opened(path: Path, found: Manifest, device: str = "cpu", *, searched: bool =
 
 
 def blamed(path: Path, found: Manifest, error: Exception) -> StoreError:
-    again = f"{found.rebuild(path)} --overwrite"
+    again = f"{found.rebuild(path)}{found.overwrite}"
     return StoreError(
         f"{path} is damaged: {error}; `morgana index verify` says more; restore it, or rebuild it: {again}"
     )

@@ -81,6 +81,14 @@ class Manifest:
         return rebuild(encoder or self.encoder, path, self.corpus) + options
 
     @property
+    def overwrite(self) -> str:
+        """What a rebuilding command needs besides, and what it does not bring back."""
+        untouched = len(self.segments) == 1 and not any(e.tombstones for e in self.segments)
+        return " --overwrite" + (
+            "" if untouched else " (what was added, replaced or deleted since is not in that corpus)"
+        )
+
+    @property
     def parts(self) -> tuple[str, ...]:
         """The names below `segments/` and `tombstones/` that belong to the index."""
         return (*(e.name for e in self.segments), *(e.tombstones for e in self.segments if e.tombstones))
@@ -102,7 +110,9 @@ def read(folder: Path) -> Manifest:
     if not folder.is_dir():
         raise StoreError(f"there is no index at {folder}{unfinished(folder)}")
     size = _disk.regular(path)
-    if size is None or path.is_symlink():
+    if path.is_symlink():
+        raise StoreError(f"{path} is a link, and an index is read from its own folder; copy the index whole")
+    if size is None:
         raise StoreError(f"{folder} is not an index, or half of one: it has no {NAME}{unfinished(folder)}")
     if size > LONGEST:
         raise StoreError(f"{path} has {size} bytes, at most {LONGEST} are read; rebuild the index")
@@ -184,7 +194,8 @@ def unlike(content: Mapping[str, Any], cls: type[Any]) -> str | None:
 def unfinished(folder: Path) -> str:
     """What to do about a missing index, by whether a build of it was interrupted."""
     if staging(folder).is_dir():
-        return "; its build was interrupted: run the same `morgana index build` again and it continues"
+        again = "run the same `morgana index build` again and it continues, or says why it cannot"
+        return f"; its build was interrupted: {again}"
     return "; build it: morgana index build CORPUS --encoder ENCODER --out " + shlex.quote(str(folder))
 
 

@@ -43,6 +43,8 @@ def from_vectors(
     path = Path(path)
     if embed not in ("text", "image"):
         raise SpecError(f"embed={embed!r}; say whether the vectors are of the documents' text or image")
+    if not hasattr(vectors, "ndim"):
+        raise SpecError(f"the vectors are a {type(vectors).__name__}; give an array of shape (N, {encoder.dimension})")
     if vectors.ndim != 2 or not len(vectors) or vectors.shape[1] != encoder.dimension:
         raise SpecError(f"vectors of shape {vectors.shape}; {encoder!r} gives rows of {encoder.dimension} dimensions")
     kind = kind or Flat()

@@ -26,6 +26,8 @@ class Selector:
         """Raises SpecError for a filter that cannot be read or names a field that no document has."""
         if source not in (None, *SOURCES):
             raise SpecError(f"source={source!r}; say which vectors to search: {' or '.join(map(repr, SOURCES))}")
+        if not isinstance(where, (Where, str, type(None))):
+            raise SpecError(f"where={where!r}; write a filter such as 'year >= 1980 and topic == \"x\"'")
         key = (Where(where) if isinstance(where, str) else where, source)
         if key not in self.kept:
             made = tuple(selection(segment, *key) for segment in self.segments)

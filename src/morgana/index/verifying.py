@@ -32,7 +32,8 @@ def mend(path: Path | str, wrong: list[str]) -> str:
     if wrong and all(f"/{FILE}" in line or "/sparse." in line for line in wrong):
         again = f"morgana index compact {shlex.quote(str(path))}"
         return f"vectors and documents are whole; write the search files again: {again}"
-    return f"restore the file from a copy, or rebuild it: {manifests.read(path).rebuild(path)} --overwrite"
+    found = manifests.read(path)
+    return f"restore the file from a copy, or rebuild it: {found.rebuild(path)}{found.overwrite}"
 
 
 def of_files(path: Path, entry: Entry, dimension: int) -> list[str]:

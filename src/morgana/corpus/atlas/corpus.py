@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from morgana import files
 from morgana.corpus.atlas.language import (
     ATMOSPHERE,
     DISTRACTORS,
@@ -155,7 +156,7 @@ class Atlas:
 
     def tiles(self) -> tuple[Path, ...]:
         """A PNG of every view, rendered into the cache once."""
-        folder = cache() / f"{derive(VERSION, repr(self)):016x}"
+        folder = files.cache("atlas") / f"{derive(VERSION, repr(self)):016x}"
         paths = tuple(folder / f"{site_id(v.site)}.png" for v in self.views)
         missing = [(v, p) for v, p in zip(self.views, paths, strict=True) if not p.exists()]
         if missing:
@@ -169,11 +170,6 @@ class Atlas:
                 Image.fromarray(np.asarray(render(seen, self.size))).save(beside, "PNG")
                 os.replace(beside, path)
         return paths
-
-
-def cache() -> Path:
-    """Where rendered tiles are kept: `$MORGANA_CACHE`, or `~/.cache/morgana`."""
-    return Path(os.environ.get("MORGANA_CACHE") or Path.home() / ".cache" / "morgana") / "atlas"
 
 
 def site_id(place: Site) -> str:

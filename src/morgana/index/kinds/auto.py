@@ -31,8 +31,9 @@ class Auto(Kind):
 
     Candidates are ordered from exact to most compressed; each is built, and recall@10 against exact search and the
     median latency of single queries are measured on a held-out sample of the corpus, slightly turned away so that no
-    query is its own answer. The first with recall `recall` or more is taken, else the best. Nothing within the limits:
-    the one nearest to the latency. What was measured stands in the manifest. `memory` counts what a search maps,
+    query is its own answer. The first with recall `recall` or more is taken, else the best. Where none keeps to both
+    limits, the fastest of those within the memory is taken, or the smallest, and the builder says so. What was measured
+    stands in the manifest. `memory` counts what a search maps,
     vectors included.
     """
 
@@ -58,6 +59,9 @@ class Auto(Kind):
             tried.append((kind, made | {"fits": made["latency_ms"] <= 1e3 * seconds}))
             if tried[-1][1]["fits"] and made["recall@10"] >= self.recall:
                 break
+        if not any("latency_ms" in found for _, found in tried):  # all too large: the smallest is known all the same
+            smallest, found = min(tried, key=lambda one: int(one[1]["memory"]))
+            found |= trial.measure(smallest)
         chosen, about = best(tried)
         (folder / FILE).unlink(missing_ok=True)
         return chosen, about | {"chosen": repr(chosen), "tried": {repr(kind): found for kind, found in tried}}
@@ -105,9 +109,7 @@ def size(kind: Kind, count: int, dimension: int) -> int:
 
 
 def best(tried: list[tuple[Kind, dict[str, Any]]]) -> tuple[Kind, dict[str, Any]]:
-    """The best recall of those that fit; else the fastest that was measured; else the smallest."""
+    """The best recall of those that fit; else the fastest that was measured."""
     if fitting := [one for one in tried if one[1]["fits"]]:
         return max(fitting, key=lambda one: (one[1]["recall@10"], -one[1]["latency_ms"]))
-    if measured := [one for one in tried if "latency_ms" in one[1]]:
-        return min(measured, key=lambda one: float(one[1]["latency_ms"]))
-    return min(tried, key=lambda one: int(one[1]["memory"]))
+    return min((one for one in tried if "latency_ms" in one[1]), key=lambda one: float(one[1]["latency_ms"]))

@@ -60,11 +60,30 @@ def train(index: Any, vectors: Stored, name: str, most: int = SAMPLE) -> None:
     if index.is_trained:
         return
     rows: Rows = np.ascontiguousarray(vectors.sample(most))
+    kept = quiet(index)
     try:
         index.train(rows)
     except RuntimeError as error:
         told = f"{name} cannot be trained on {len(rows)} vectors: {why(error)}"
         raise SpecError(f"{told}; choose fewer lists or Flat()") from None
+    del kept
+
+
+def quiet(index: Any) -> list[Any]:
+    """Few rows make poor code books, which is no reason to warn; the index trains with what is given back."""
+    faiss, kept = library(), []
+    if isinstance(index, faiss.IndexPreTransform):
+        for number in range(index.chain.size()):
+            turn = faiss.downcast_VectorTransform(index.chain.at(number))
+            if isinstance(turn, faiss.OPQMatrix):
+                turn.pq = faiss.ProductQuantizer(turn.d_out, turn.M, 8)
+                kept.append(turn.pq)
+        index = faiss.downcast_index(index.index)
+    index = faiss.downcast_index(index.storage) if isinstance(index, faiss.IndexHNSW) else index
+    for trained in (index, getattr(index, "pq", None), *kept):
+        if hasattr(trained, "cp"):
+            trained.cp.min_points_per_centroid = 1
+    return kept
 
 
 def tune(index: Any, probe: int, width: int) -> None:

@@ -51,7 +51,10 @@ def fill(vectors: Stored, folder: Path, spec: str, name: str) -> None:
     """Train the FAISS index `spec` on 64 vectors a list at most, fill and store it."""
     index = made(Factory(spec), vectors.shape[1])
     lists = int(spec.split(",")[0].removeprefix("IVF"))
-    index.cp.min_points_per_centroid = 1  # few vectors make poor lists, which is no reason to warn
+    if lists > vectors.shape[0]:
+        raise SpecError(
+            f"{name}: {lists} lists of {vectors.shape[0]} vectors; choose fewer, or 0 for as many as suit them"
+        )
     if isinstance(index, library().IndexIVFScalarQuantizer):
         index.by_residual = False  # the lists hold the stored rows, so that FAISS's scores are theirs
     train(index, vectors, name, max(64 * lists, 16_384))
