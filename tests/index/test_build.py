@@ -58,6 +58,23 @@ def test_bad_documents_are_listed_and_the_others_built(tmp_path):
     assert index.info()["quarantined"] == 7
 
 
+@pytest.mark.parametrize("embed", ["text", "both"])
+def test_of_documents_with_one_id_the_last_that_can_be_embedded_is_kept_as_asked(tmp_path, embed):
+    same = pictures(tmp_path, 3)
+    given = [*texts(10), Document("d3", "again"), *same, Document("d3", "at last"), Document(same[1].id, "a boat")]
+    given += [Document("d5", "", tmp_path / "broken.png")]
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    index = quietly(given, ENCODER, tmp_path / "index", batch_size=2, replace=True, embed=embed)
+    wanted = [d for d in texts(10) if d.id != "d3"] + [same[0], same[2], *given[-3:-1]]
+    assert index.documents() == tuple(wanted)
+    assert index.quarantine()[0][0] == "d5"
+    assert index.embeddings.ids == tuple(d.id for d in wanted)
+    assert torch.allclose(index.vectors(["d3"]), ENCODER.encode_text(["at last"]), atol=3e-4)
+    assert index.verify() == []
+    with pytest.raises(SpecError, match="choose one of them"):
+        quietly(given, ENCODER, tmp_path / "other", replace=True, fold=True)
+
+
 def test_an_id_that_comes_twice_is_named(tmp_path):
     with pytest.raises(
         StoreError,

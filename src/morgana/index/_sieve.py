@@ -47,10 +47,13 @@ class Group:
 
 
 class Sieve:
-    """Groups of a stream of documents, as long as no id comes twice; StoreError naming it if one does."""
+    """Groups of a stream of documents; an id that comes twice is a StoreError, or with `replace` in `repeated`."""
 
-    def __init__(self, documents: Iterable[Document], size: int, *, fold: bool = False, name: str = "") -> None:
+    def __init__(
+        self, documents: Iterable[Document], size: int, *, fold: bool = False, replace: bool = False, name: str = ""
+    ) -> None:
         self.documents, self.size, self.name = iter(documents), size, name or "the corpus"
+        self.replace, self.repeated = replace, set[str]()
         self.ids, self.contents = Seen(), Seen() if fold else None
 
     def __iter__(self) -> Iterator[Group]:
@@ -61,7 +64,9 @@ class Sieve:
                     raise StoreError(
                         f"{self.name} gave {document!r:.60} as number {number:,}; give it as a Document(id, …)"
                     )
-                if (first := self.ids.add(document.id, f"{number:,}")) is not None:
+                if (first := self.ids.add(document.id, f"{number:,}")) is not None and self.replace:
+                    self.repeated.add(document.id)
+                elif first is not None:
                     twice = f"{self.name} has two documents {document.id!r}; give each an id of its own"
                     raise StoreError(f"{twice} (they are number {first} and number {number:,})")
             count += len(every)

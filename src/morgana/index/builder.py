@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sized
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+
+import numpy as np
 
 from morgana.files import locked
 from morgana.index import _batches, _disk, manifest, shelf
@@ -38,6 +41,7 @@ def build(
     resume: bool = True,
     overwrite: bool = False,
     fold: bool = False,
+    replace: bool = False,
     sparse: bool = False,
     progress: bool = True,
     seconds: float = 2.0,
@@ -49,12 +53,13 @@ def build(
     better one); a document with one of them is embedded by that. Images are decoded by `workers` threads while the
     encoder works; another `engine`, `Distributed(Cluster(…))`, does both on a Ray cluster. Documents that cannot be
     embedded are listed in the quarantine with the reason. With `fold`, documents of equal text and image bytes become
-    one, the first, and the others' ids lead to it. With `sparse`, the words of the texts are kept beside the vectors,
+    one, the first, and the others' ids lead to it. With `replace`, of documents of one id the last that can be embedded
+    is kept, in its place. With `sparse`, the words of the texts are kept beside the vectors,
     for search by BM25, by every later change too. A checkpoint is made every `seconds`; a killed build continues when
     it is called again the same way, and ends in the same bytes.
-    Raises StoreError for an empty corpus, an id that comes twice, a folder in the way, no space left.
+    Raises StoreError for an empty corpus, an id that comes twice without `replace`, a folder in the way, no space left.
     """
-    plan = Plan(source, encoder, Path(path), kind or Flat(), embed, batch_size, fold, sparse)
+    plan = Plan(source, encoder, Path(path), kind or Flat(), embed, batch_size, fold, replace, sparse)
     plan.check()
     check_place(plan.path, overwrite)
     with locked(manifest.staging(plan.path), "is building in"):
@@ -62,11 +67,11 @@ def build(
         if not resume:
             stage.forget()
         try:
-            encode(plan, stage, engine or Local(workers), progress, seconds)
+            repeated = encode(plan, stage, engine or Local(workers), progress, seconds)
         except Changed:
             stage.forget()
-            encode(plan, stage, engine or Local(workers), progress, seconds)
-        assemble(plan, stage)
+            repeated = encode(plan, stage, engine or Local(workers), progress, seconds)
+        assemble(plan, stage, repeated)
         stage.clear()
     return Index.open(plan.path, encoder)
 
@@ -86,11 +91,14 @@ class Plan:
     embed: str
     batch_size: int
     fold: bool
+    replace: bool
     sparse: bool
 
     def check(self) -> None:
         if self.embed not in _batches.EMBED:
             raise SpecError(f"embed={self.embed!r}; choose one of {', '.join(_batches.EMBED)}")
+        if self.fold and self.replace:
+            raise SpecError("fold keeps the first of equal documents, replace the last of one id; choose one of them")
         if self.batch_size < 1:
             raise SpecError(f"batch_size={self.batch_size}; it must be at least 1")
         self.kind.check(self.encoder.dimension)
@@ -105,6 +113,7 @@ class Plan:
             "embed": self.embed,
             "batch_size": self.batch_size,
             "fold": self.fold,
+            "replace": self.replace,
         }
 
     @property
@@ -121,10 +130,11 @@ class Plan:
         return repr(self.source) if getattr(type(self.source), "__morgana_part__", False) else ""
 
 
-def encode(plan: Plan, stage: Staging, engine: Engine, shown: bool, seconds: float) -> None:
-    """Every batch that the stage does not have yet."""
+def encode(plan: Plan, stage: Staging, engine: Engine, shown: bool, seconds: float) -> set[str]:
+    """Every batch that the stage does not have yet; gives the ids that came more than once."""
     documents = plan.documents
-    groups = iter(Sieve(documents, plan.batch_size, fold=plan.fold, name=plan.corpus))
+    sieve = Sieve(documents, plan.batch_size, fold=plan.fold, replace=plan.replace, name=plan.corpus)
+    groups = iter(sieve)
     restartable = isinstance(documents, Collection) or documents is not plan.source
     digest, skipped = skip(groups, stage, restartable=restartable)
     total = len(documents) if isinstance(documents, Sized) else None
@@ -144,6 +154,7 @@ def encode(plan: Plan, stage: Staging, engine: Engine, shown: bool, seconds: flo
                     last = time.monotonic()
         finally:
             stage.checkpoint()
+    return sieve.repeated
 
 
 def skip(groups: Iterator[Group], stage: Staging, *, restartable: bool) -> tuple[str, int]:
@@ -175,7 +186,7 @@ def stamp(image: Path | None) -> tuple[int, int] | None:
     return (found.st_size, found.st_mtime_ns) if found else None
 
 
-def assemble(plan: Plan, stage: Staging) -> None:
+def assemble(plan: Plan, stage: Staging, repeated: set[str]) -> None:
     """Make the segment inside the stage, and give it to the index folder."""
     if not stage.state["vectors"]:
         refused = next(stage.refused(), None)
@@ -189,12 +200,26 @@ def assemble(plan: Plan, stage: Staging) -> None:
     _disk.remove(final)
     with SegmentWriter(final / "segments" / FIRST, plan.encoder.dimension, sparse=plan.sparse) as writer:
         rows = iter(stage.rows())
-        for vectors in pieces(stage, plan.encoder.dimension, rows):
-            writer.add(*vectors)
+        later = (
+            Counter(document.id for document, _ in stage.rows() if document.id in repeated) if repeated else Counter()
+        )
+        for piece in pieces(stage, plan.encoder.dimension, rows):
+            writer.add(*(latest(piece, later) if repeated else piece))
         for id, reason in stage.refused():
             writer.refuse(id, reason)
         entry, measured = writer.finish(plan.kind, stage.aliases())
     publish(final, plan.path, plan.about, entry, measured)
+
+
+def latest(piece: shelf.Piece, later: Counter[str]) -> shelf.Piece:
+    """What no document after it replaces; `later` counts what is still to come of each id that comes again."""
+    embedded, vectors = piece
+    keep = []
+    for document, _ in embedded:
+        later[document.id] -= 1
+        keep.append(later[document.id] <= 0)
+    rows = np.repeat(keep, [len(sources) for _, sources in embedded])
+    return [one for one, kept in zip(embedded, keep, strict=True) if kept], vectors[rows]
 
 
 def pieces(stage: Staging, dimension: int, rows: Iterator[shelf.Embedded]) -> Iterator[shelf.Piece]:
