@@ -200,9 +200,7 @@ def assemble(plan: Plan, stage: Staging, repeated: set[str]) -> None:
     _disk.remove(final)
     with SegmentWriter(final / "segments" / FIRST, plan.encoder.dimension, sparse=plan.sparse) as writer:
         rows = iter(stage.rows())
-        later = (
-            Counter(document.id for document, _ in stage.rows() if document.id in repeated) if repeated else Counter()
-        )
+        later = Counter(d.id for d, _ in (stage.rows() if repeated else ()) if d.id in repeated)
         for piece in pieces(stage, plan.encoder.dimension, rows):
             writer.add(*(latest(piece, later) if repeated else piece))
         for id, reason in stage.refused():
@@ -216,8 +214,9 @@ def latest(piece: shelf.Piece, later: Counter[str]) -> shelf.Piece:
     embedded, vectors = piece
     keep = []
     for document, _ in embedded:
-        later[document.id] -= 1
-        keep.append(later[document.id] <= 0)
+        if document.id in later:
+            later[document.id] -= 1
+        keep.append(not later[document.id])
     rows = np.repeat(keep, [len(sources) for _, sources in embedded])
     return [one for one, kept in zip(embedded, keep, strict=True) if kept], vectors[rows]
 
