@@ -55,6 +55,7 @@ def test_what_passes(text, passes):
         ("operator == Bluewater", r"'Bluewater' at character 13: Bluewater is a field; .* in quotes"),
         ("year > 1 and operator", "'operator' at character 14: 'operator' alone is no test"),
         ("1 == 1", "'1' at character 6: here a field is wanted"),
+        ("year.month == 'x'", "'year.month' at character 1: here a field is wanted"),
         ("a == b", "b is a field"),
         ("f(x) == 1", "f"),
         ("a.b == 1", "a field is wanted"),

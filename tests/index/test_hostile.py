@@ -134,6 +134,19 @@ def test_rows_of_documents_that_are_not_there_are_refused(copy, row, message):
         Index.open(copy)
 
 
+@pytest.mark.parametrize("changes", [{"metric": "l2"}, {"generation": 0}])
+def test_a_manifest_of_another_metric_or_of_no_generation_is_refused(copy, changes):
+    put(copy, lambda content: content.update(changes))
+    for attempt in (Index.open, verify):
+        with pytest.raises(StoreError, match=r"its metric is '\w+' and its generation \d"):
+            attempt(copy)
+
+
+def test_a_kind_that_there_is_not_is_found(copy):
+    put(copy, lambda content: content.update(kind="Nope()"))
+    assert any("'Nope()'" in line for line in verify(copy))
+
+
 def test_an_index_that_has_lost_its_segments_is_not_compacted_to_nothing(copy):
     put(copy, lambda content: content.update(segments=[]))
     before = content(copy)

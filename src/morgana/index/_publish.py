@@ -34,7 +34,7 @@ class About:
             fingerprint=self.encoder.fingerprint,
             image_size=self.encoder.image_size,
             dimension=self.encoder.dimension,
-            metric="cosine",
+            metric=manifest.METRIC,
             embed=self.embed,
             corpus=self.corpus,
             documents=entry.documents,

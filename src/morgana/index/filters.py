@@ -138,7 +138,7 @@ class Reader:
             self.refuse(node, "compare with == != < <= > >= in or not in")
         if sign in ("in", "not in"):
             found: Filter = Test(self.field(left), "in", self.values(right))
-        elif isinstance(left, (ast.Name, ast.Subscript)):
+        elif not isinstance(left, (ast.Constant, ast.UnaryOp)):
             found = Test(self.field(left), sign, self.value(right, sign))
         else:
             found = Test(self.field(right), FLIPPED[sign], self.value(left, sign))

@@ -19,6 +19,7 @@ from morgana.index.words import SCHEME
 from morgana.types import Encoder, StoreError
 
 FORMAT = 2
+METRIC = "cosine"
 NAME = "manifest.json"
 COUNTS = (("documents", "deleted"), ("vectors", "deleted_vectors"))
 OPTIONAL = ("sparse",)  # fields that are written only where they say something
@@ -51,7 +52,7 @@ class Manifest:
     fingerprint: str  # of the encoder's weights and preprocessing
     image_size: int
     dimension: int
-    metric: str  # always "cosine"
+    metric: str  # METRIC
     embed: str  # what of a document is embedded: text, image or both
     corpus: str  # repr of the corpus; empty if the documents came from elsewhere
     documents: int  # that can be found
@@ -161,6 +162,8 @@ def misshapen(content: Mapping[str, Any]) -> str | None:
         return why
     if content.get("sparse", "") not in ("", SCHEME):
         return f"its texts are cut by {content['sparse'][:40]!r}, which this Morgana does not know"
+    if content["metric"] != METRIC or not content["generation"]:
+        return f"its metric is {content['metric'][:40]!r} and its generation {content['generation']}"
     for entry in content["segments"]:
         if not isinstance(entry, dict):
             return "a segment is no object"

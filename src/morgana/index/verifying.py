@@ -12,10 +12,10 @@ from morgana.index import manifest as manifests
 from morgana.index._sieve import Seen
 from morgana.index.kinds._base import FILE
 from morgana.index.manifest import Entry, Manifest
-from morgana.index.segment import Segment, described, problems, tombstones
+from morgana.index.segment import Segment, described, kind_of, problems, tombstones
 from morgana.index.vectors import CHUNK, not_unit
 from morgana.index.words import LENGTHS, Words, cut
-from morgana.types import MorganaError
+from morgana.types import MorganaError, StoreError
 
 
 def verify(path: Path | str) -> list[str]:
@@ -48,6 +48,10 @@ def of_files(path: Path, entry: Entry, dimension: int) -> list[str]:
 
 def of_content(path: Path, found: Manifest) -> Iterator[str]:
     """Whether files whose checksums are right agree with each other."""
+    try:
+        kind_of(found.kind, path)
+    except StoreError as error:
+        yield str(error)
     segments = []
     for entry in found.segments:
         try:
