@@ -71,6 +71,7 @@ def test_of_documents_with_one_id_the_last_that_can_be_embedded_is_kept_as_asked
     assert index.embeddings.ids == tuple(d.id for d in wanted)
     assert torch.allclose(index.vectors(["d3"]), ENCODER.encode_text(["at last"]), atol=3e-4)
     assert index.verify() == []
+    assert " --replace --overwrite" in mend(index.path, ["x"])
     with pytest.raises(SpecError, match="choose one of them"):
         quietly(given, ENCODER, tmp_path / "other", replace=True, fold=True)
 

@@ -26,6 +26,7 @@ class About:
     embed: str
     corpus: str
     sparse: bool = False
+    twice: str = ""
 
     def manifest(self, entry: Entry, measured: Mapping[str, Any], generation: int) -> Manifest:
         return Manifest(
@@ -44,6 +45,7 @@ class About:
             segments=(entry,),
             measured=measured,
             sparse=SCHEME if self.sparse else "",
+            twice=self.twice,
         )
 
 

@@ -122,7 +122,8 @@ class Plan:
 
     @property
     def about(self) -> About:
-        return About(repr(self.kind), self.encoder, self.embed, self.corpus, self.sparse)
+        twice = "fold" if self.fold else "replace" if self.replace else ""
+        return About(repr(self.kind), self.encoder, self.embed, self.corpus, self.sparse, twice)
 
     @property
     def corpus(self) -> str:

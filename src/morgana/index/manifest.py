@@ -21,8 +21,9 @@ from morgana.types import Encoder, StoreError
 FORMAT = 2
 METRIC = "cosine"
 NAME = "manifest.json"
+TWICE = ("fold", "replace")
 COUNTS = (("documents", "deleted"), ("vectors", "deleted_vectors"))
-OPTIONAL = ("sparse",)  # fields that are written only where they say something
+OPTIONAL = ("sparse", "twice")  # fields that are written only where they say something
 SEGMENT = re.compile(r"[0-9]{6,12}")  # the generation that wrote it
 TOMBSTONES = re.compile(r"[0-9]{6,12}-[0-9]{6,12}\.npy")  # segment, generation
 LONGEST = 64 << 20  # bytes of a manifest
@@ -61,6 +62,7 @@ class Manifest:
     generation: int  # counts changes, from 1
     segments: tuple[Entry, ...]
     measured: Mapping[str, Any] = field(default_factory=dict)  # what Auto measured
+    twice: str = ""  # what the build did about documents that came twice: TWICE; empty: it refused them
     sparse: str = ""  # how texts are cut into words beside the vectors; empty: they are not
     format: int = FORMAT
 
@@ -78,6 +80,7 @@ class Manifest:
         """The command that builds the index again, or by another encoder."""
         options = f" --embed {self.embed}" if self.embed != "text" else ""
         options += f" --kind {shlex.quote(self.kind)}" if self.kind != "Flat()" else ""
+        options += f" --{self.twice}" if self.twice else ""
         options += " --sparse" if self.sparse else ""
         return rebuild(encoder or self.encoder, path, self.corpus) + options
 
@@ -162,6 +165,8 @@ def misshapen(content: Mapping[str, Any]) -> str | None:
         return why
     if content.get("sparse", "") not in ("", SCHEME):
         return f"its texts are cut by {content['sparse'][:40]!r}, which this Morgana does not know"
+    if content.get("twice", "") not in ("", *TWICE):
+        return f"documents that came twice met {content['twice'][:40]!r}"
     if content["metric"] != METRIC or not content["generation"]:
         return f"its metric is {content['metric'][:40]!r} and its generation {content['generation']}"
     for entry in content["segments"]:
