@@ -51,7 +51,7 @@ def split(
     if repeated > 1:
         key, value = (x.repeat_interleave(repeated, 1) for x in (key, value))
     made, logs = [], []
-    for part in parts[:, 0].unbind(1):
+    for part in parts[:, 0, :, : first + query.shape[2]].unbind(1):  # later keys are seen by none
         prompts = zip(query[:, None], key[:, None], value[:, None], part, strict=True)
         each = [alone(q, k, v, here.nonzero().flatten(), first, scaling) for q, k, v, here in prompts]
         made.append(torch.cat([out for out, _ in each]))
