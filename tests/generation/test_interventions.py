@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from morgana.generation._products import masks, shared
+from morgana.generation._parts import shared
+from morgana.generation._products import masks
 from morgana.generation.interventions.aif import AIF
 from morgana.generation.interventions.cmai import CMAI
 from morgana.generation.interventions.contrastive import ClinicalContrast, VisualContrast, noised, plausible

@@ -6,7 +6,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 
-from morgana.generation import _products, _rows, attention
+from morgana.generation import _parts, _rows, attention
 from morgana.generation.attention import intervening
 from morgana.generation.generators.hf import HF
 from morgana.generation.interventions.bair import BAIR
@@ -123,8 +123,8 @@ def test_attention_part_by_part_is_attention_with_edited_weights(folder, pixels,
     request = [Query("a", query.text), Query("b", query.text)]
     for images, queries in ((pixels[:1], request[:1]), (pixels[:2], request)):
         prompt = generator.write(list(images.split(1)), queries, [hits] * len(queries))
-        flash = Mock(wraps=_products.FLASH)
-        monkeypatch.setattr(_products, "FLASH", flash)
+        flash = Mock(wraps=_parts.FLASH)
+        monkeypatch.setattr(_parts, "FLASH", flash)
         fast = passed(generator, prompt, (part,))
         monkeypatch.setattr(attention, "FLASH", None)
         slow = passed(generator, prompt, (part,))
@@ -143,7 +143,7 @@ def test_parts_alone_are_attention_to_these_keys_alone():
     kind = torch.randint(0, 3, (2, 30), generator=draw)
     kind[:, 25:] = 3  # only the last rows see these
     parts = torch.stack([kind == p for p in range(5)], 1)[:, None]
-    rows, shares = _products.split(query, key, value, parts, 10, 0.3)
+    rows, shares = _parts.split(query, key, value, parts, 10, 0.3)
     scores = 0.3 * query @ key.repeat_interleave(2, 1).transpose(2, 3)
     scores = scores.masked_fill(torch.arange(30) > torch.arange(10, 30)[:, None], -torch.inf)
     weights = scores.softmax(-1)

@@ -11,7 +11,8 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import torch
 from torch import Tensor
 
-from morgana.generation._products import masks, shared
+from morgana.generation._parts import shared
+from morgana.generation._products import masks
 from morgana.generation._rows import Rows
 from morgana.generation.layout import Layout
 from morgana.generation.needs import Needs, Place

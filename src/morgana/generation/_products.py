@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor
 
 HIDDEN = float("-inf")
-LEAST = 1e-30  # a share that is none
-FLASH: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
 
 
 def scores(query: Tensor, key: Tensor, scaling: float | None) -> Tensor:
@@ -26,57 +21,6 @@ def grouped(left: Tensor, right: Tensor) -> Tensor:
     shared = right.shape[1]
     made = left.reshape(batch, shared, heads // shared * rows, inner) @ right
     return made.view(batch, heads, rows, right.shape[-1])
-
-
-def shared(weights: Tensor, parts: Tensor, edit: Callable[[Tensor], Tensor]) -> Tensor:
-    """Weights (B, H, R, K) with edited shares of `parts` (B, 1, P, N); where a share stays they keep their bits."""
-    member = parts[..., : weights.shape[-1]].to(weights.dtype)
-    shares = grouped(weights, member.transpose(2, 3))
-    after = edit(shares)
-    if after is shares:
-        return weights
-    gains = torch.where(after == shares, 1.0, after / shares.clamp(min=LEAST))
-    return weights * grouped(gains, member)
-
-
-def split(
-    query: Tensor, key: Tensor, value: Tensor, parts: Tensor, first: int, scaling: float | None
-) -> tuple[list[Tensor], Tensor]:
-    """Causal attention of the tokens from `first` on to each part of the keys alone, and the parts' shares of it all.
-
-    P of (B, H, R, D), and (B, H, R, P), for parts (B, 1, P, N). Nobody holds the scores: FlashAttention gives the
-    logarithm of its sum beside its rows, and the softmax of these over the parts are the shares.
-    """
-    repeated = query.shape[1] // key.shape[1]
-    if repeated > 1:
-        key, value = (x.repeat_interleave(repeated, 1) for x in (key, value))
-    made, logs = [], []
-    for part in parts[:, 0, :, : first + query.shape[2]].unbind(1):  # later keys are seen by none
-        prompts = zip(query[:, None], key[:, None], value[:, None], part, strict=True)
-        each = [alone(q, k, v, here.nonzero().flatten(), first, scaling) for q, k, v, here in prompts]
-        made.append(torch.cat([out for out, _ in each]))
-        logs.append(torch.cat([log for _, log in each]))
-    return made, torch.stack(logs, -1).softmax(-1)
-
-
-def alone(
-    query: Tensor, key: Tensor, value: Tensor, keys: Tensor, first: int, scaling: float | None
-) -> tuple[Tensor, Tensor]:
-    """One prompt's causal attention (1, H, R, D) to some keys (K,), and the logarithm of its sum (1, H, R)."""
-    heads, rows = query.shape[1:3]
-    low, high = (int(keys[0]), int(keys[-1])) if len(keys) else (first + rows, 0)
-    blind = min(rows, max(0, low - first))  # rows before all of these keys
-    wide = torch.promote_types(query.dtype, torch.float32)
-    out, log = query.new_zeros(1, heads, rows, value.shape[-1]), query.new_full((1, heads, rows), HIDDEN, dtype=wide)
-    if blind < rows:
-        chosen = slice(low, high + 1) if high - low == len(keys) - 1 else keys
-        place = torch.arange(first + blind, first + rows)
-        late = torch.where(keys > place[:, None], HIDDEN, 0.0).to(query.dtype) if high > first + blind else None
-        seen = key[:, :, chosen], value[:, :, chosen]
-        out[:, :, blind:], log[:, :, blind:] = FLASH(
-            query[:, :, blind:], *seen, 0.0, False, attn_mask=late, scale=scaling
-        )
-    return out, log
 
 
 def corner(rows: tuple[int, int], keys: int, device: torch.device) -> Tensor:

@@ -17,19 +17,9 @@ from torch import Tensor
 
 from morgana.generation._block import Block, Drawn, Intervention, current, merged
 from morgana.generation._hooks import hooked
+from morgana.generation._parts import FLASH, split
 from morgana.generation._positions import turned
-from morgana.generation._products import (
-    FLASH,
-    HIDDEN,
-    attention,
-    corner,
-    differing,
-    grouped,
-    reach,
-    scores,
-    sighted,
-    split,
-)
+from morgana.generation._products import HIDDEN, attention, corner, differing, grouped, reach, scores, sighted
 from morgana.generation._rows import FEWEST, Rows
 from morgana.generation.layout import Layout
 from morgana.generation.prompts import Spans

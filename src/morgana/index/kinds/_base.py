@@ -45,16 +45,16 @@ class Searcher(Protocol):
 
 
 class Kind(Protocol):
-    """One way to search: writes what it needs beside the vectors, and reads it back. Kinds inherit from it."""
+    """One way to search: writes what it needs beside the vectors, and reads it back."""
 
     @property
     def exact(self) -> bool:
         """The best rows are all found, and come in the order of their exact scores."""
-        return False
+        ...
 
     def check(self, dimension: int) -> None:
         """SpecError where it cannot be made for vectors of this dimension."""
-        return
+        ...
 
     def write(self, vectors: Stored, folder: Path) -> None: ...
     def open(self, folder: Path, vectors: Half, device: str) -> Searcher: ...

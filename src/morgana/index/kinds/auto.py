@@ -26,7 +26,7 @@ WIDTHS = (32, 64, 128, 256, 512)
 
 
 @part
-class Auto(Kind):
+class Auto:
     """The kind with the best recall@10 among those that fit the memory and answer one query within the latency.
 
     Candidates are ordered from exact to most compressed; each is built, and recall@10 against exact search and the
@@ -45,6 +45,13 @@ class Auto(Kind):
         amount(self.memory, UNITS, self), amount(self.latency, TIMES, self)
         if not 0 < self.recall <= 1:
             raise SpecError(f"{self!r}: recall={self.recall}; it lies above 0 and is at most 1")
+
+    @property
+    def exact(self) -> bool:
+        return False
+
+    def check(self, dimension: int) -> None:
+        """Any dimension will do."""
 
     def choose(self, vectors: Stored, folder: Path) -> tuple[Kind, Mapping[str, Any]]:
         """The chosen kind, its search file written, and what was measured of it and of the others."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from morgana.index.kinds._base import FILE, Faiss, Kind, Searcher, at_least, library, load, on, store, why
+from morgana.index.kinds._base import FILE, Faiss, Searcher, at_least, library, load, on, store, why
 from morgana.index.vectors import Half, Rows, Stored
 from morgana.spec import part
 from morgana.types import SpecError
@@ -16,7 +16,7 @@ SAMPLE = 262_144  # most rows that an index is trained on
 
 
 @part
-class Factory(Kind):
+class Factory:
     """FAISS's `index_factory(D, spec, METRIC_INNER_PRODUCT)`, trained on a sample and filled piece by piece.
 
     `probe` sets nprobe and `width` efSearch where the index has them. The file is mapped where FAISS can. Raises
@@ -29,6 +29,10 @@ class Factory(Kind):
 
     def __post_init__(self) -> None:
         at_least(self, probe=self.probe, width=self.width)
+
+    @property
+    def exact(self) -> bool:
+        return False
 
     def check(self, dimension: int) -> None:
         made(self, dimension)

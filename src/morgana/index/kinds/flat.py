@@ -9,18 +9,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from morgana.index.kinds._base import Bits, Faiss, Kind, Searcher, on, viewed
+from morgana.index.kinds._base import Bits, Faiss, Searcher, on, viewed
 from morgana.index.vectors import Half, Rows, Stored
 from morgana.spec import part
 
 
 @part
-class Flat(Kind):
+class Flat:
     """Every vector is looked at, by FAISS, in the mapped vectors themselves: no second file, nothing to load."""
 
     @property
     def exact(self) -> bool:
         return True
+
+    def check(self, dimension: int) -> None:
+        """Any dimension will do."""
 
     def write(self, vectors: Stored, folder: Path) -> None:
         """Nothing: the vectors are enough."""

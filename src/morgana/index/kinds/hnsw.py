@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from morgana.index.kinds._base import FILE, Faiss, Kind, Searcher, at_least, library, load, store, viewed
+from morgana.index.kinds._base import FILE, Faiss, Searcher, at_least, library, load, store, viewed
 from morgana.index.vectors import Half, Stored
 from morgana.spec import part
 
 
 @part
-class HNSW(Kind):
+class HNSW:
     """Hierarchical navigable small worlds (Malkov and Yashunin 2016) over the mapped float16 vectors.
 
     The file holds the graph alone, about 8 · m bytes a vector; the vectors are not stored again.
@@ -22,6 +22,13 @@ class HNSW(Kind):
 
     def __post_init__(self) -> None:
         at_least(self, m=self.m, build_width=self.build_width, width=self.width)
+
+    @property
+    def exact(self) -> bool:
+        return False
+
+    def check(self, dimension: int) -> None:
+        """Any dimension will do."""
 
     def write(self, vectors: Stored, folder: Path) -> None:
         faiss = library()

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from morgana.index.kinds._base import FILE, Faiss, Kind, Searcher, at_least, library, load, on, store, viewed
+from morgana.index.kinds._base import FILE, Faiss, Searcher, at_least, library, load, on, store, viewed
 from morgana.index.kinds.factory import Factory, made, train, tune
 from morgana.index.vectors import Half, Stored, half
 from morgana.spec import part
@@ -16,7 +16,7 @@ BOTH = 2  # FAISS: threads share queries and the lists of a query
 
 
 @part
-class IVF(Kind):
+class IVF:
     """Vectors lie in `lists` by their nearest centroid, as float16; a search looks into `probe` of them.
 
     The nearest lists are found by float16 centroids, and the lists of one query are shared among threads. `lists=0`
@@ -28,6 +28,13 @@ class IVF(Kind):
 
     def __post_init__(self) -> None:
         check(self, self.lists, self.probe)
+
+    @property
+    def exact(self) -> bool:
+        return False
+
+    def check(self, dimension: int) -> None:
+        """Any dimension will do."""
 
     def write(self, vectors: Stored, folder: Path) -> None:
         fill(vectors, folder, f"IVF{self.lists or even(vectors.shape[0])},SQfp16", repr(self))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from morgana.index.kinds._base import Kind, Searcher, at_least
+from morgana.index.kinds._base import Searcher, at_least
 from morgana.index.kinds.ivf import check, even, fill, reopened
 from morgana.index.vectors import Half, Stored
 from morgana.spec import part
@@ -12,7 +12,7 @@ from morgana.types import SpecError
 
 
 @part
-class IVFPQ(Kind):
+class IVFPQ:
     """Product quantisation (Jégou, Douze and Schmid 2011): `bytes_` a vector in `lists`, `probe` of them searched.
 
     Candidates are scored again from the stored float16 vectors. `bytes_` must divide the dimension; `lists=0` takes
@@ -26,6 +26,10 @@ class IVFPQ(Kind):
     def __post_init__(self) -> None:
         check(self, self.lists, self.probe)
         at_least(self, bytes_=self.bytes_)
+
+    @property
+    def exact(self) -> bool:
+        return False
 
     def check(self, dimension: int) -> None:
         if dimension % self.bytes_:
