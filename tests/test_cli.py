@@ -416,6 +416,16 @@ def test_a_folder_of_two_sorts_of_files_is_refused(tmp_path, capsys):
     assert f"holds {tmp_path}/deep/c.parquet and {tmp_path}/w.tar; build from one sort of files" in said
 
 
+def test_a_tar_deep_among_images_does_not_hide_them(tmp_path, capsys):
+    (tmp_path / "photos" / "deep").mkdir(parents=True)
+    picture(tmp_path / "photos" / "a.png")
+    (tmp_path / "photos" / "a.txt").write_text("a boat")
+    (tmp_path / "photos" / "deep" / "notes.tar.gz").write_bytes(b"")
+    words = ["index", "build", str(tmp_path / "photos"), "--encoder", TEXT, "--out", str(tmp_path / "x.index")]
+    assert run(words, debug=False) == 0
+    assert "documents    1" in capsys.readouterr().out
+
+
 def test_an_empty_corpus_is_refused(tmp_path, capsys):
     words = ["index", "build", str(tmp_path), "--encoder", TEXT, "--out", str(tmp_path / "x.index")]
     assert "holds no images" in refused(capsys, words)

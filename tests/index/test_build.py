@@ -79,7 +79,7 @@ def test_of_documents_with_one_id_the_last_that_can_be_embedded_is_kept_as_asked
 def test_an_id_that_comes_twice_is_named(tmp_path):
     with pytest.raises(
         StoreError,
-        match=r"corpus has two documents 'd3'; give each an id of its own \(they are number 4 and number 11\)",
+        match=r"the corpus has two documents 'd3'; give each an id of its own \(they are number 4 and number 11\)",
     ):
         quietly([*texts(10), Document("d3", "again")], ENCODER, tmp_path / "index", batch_size=2)
 

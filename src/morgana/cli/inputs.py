@@ -72,11 +72,13 @@ def kept_as(path: Path) -> str | None:
     if (path / "corpus.jsonl").exists():
         return "JSONLines"
     sorts = (("*.parquet", "Parquet"), ("*.tar*", "WebDataset"))
+    if not any(next(path.glob(pattern), None) for pattern, _ in sorts):
+        return "ImageFolder"
     held = {name: found for pattern, name in sorts if (found := next(path.rglob(pattern), None))}
     if len(held) > 1:
         named = " and ".join(map(str, held.values()))
         raise StoreError(f"{path} holds {named}; build from one sort of files and `morgana index add` the other")
-    return next(iter(held), "ImageFolder")
+    return next(iter(held))
 
 
 def kind_of(kind: str, text: str, device: str | None = None, batch_size: int | None = None) -> Any:
