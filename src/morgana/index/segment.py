@@ -17,7 +17,7 @@ from morgana.files import sha256
 from morgana.index import _disk, words
 from morgana.index._writer import DESCRIPTION, SOURCES, Description
 from morgana.index.columns import Columns
-from morgana.index.kinds._base import FILE, Bits, Kind, Searcher
+from morgana.index.kinds._base import FILE, Bits, Kind, Searcher, spare
 from morgana.index.kinds.flat import Flat
 from morgana.index.manifest import Entry
 from morgana.index.shelf import Shelf
@@ -120,8 +120,7 @@ class Segment:
         searcher = self.thorough if thorough else self.searcher
         asked = min(count, (many + spare(searcher)) * count // max(1, living) + 1)
         scores, rows = searcher.search(queries, asked)
-        known = thorough or self.kind.exact or searcher.final
-        last = scores[:, -1] if asked < count and known else nothing(queries)
+        last = self.bound(searcher, scores, rest=asked < count)
         if self.dead is not None:
             rows = np.where(self.dead[self.owners[np.maximum(rows, 0)]], -1, rows)
         return Candidates(scores, rows, last, searcher.final)
@@ -129,13 +128,15 @@ class Segment:
     def selected(self, queries: Rows, many: int, only: Selection, *, thorough: bool) -> Candidates:
         if not only.count:
             none = np.empty((len(queries), 0), np.float32)
-            return Candidates(none, none.astype(np.int64), nothing(queries))
+            return Candidates(none, none.astype(np.int64), nothing(none))
         searcher = self.thorough if thorough or not self.searcher.selects else self.searcher
         asked = min(only.count, many + spare(searcher))
         scores, rows = searcher.search(queries, asked, only.bits)
-        known = searcher is self.thorough or searcher.final
-        last = scores[:, -1] if known and asked < only.count else nothing(queries)
-        return Candidates(scores, rows, last, searcher.final)
+        return Candidates(scores, rows, self.bound(searcher, scores, rest=asked < only.count), searcher.final)
+
+    def bound(self, searcher: Searcher, scores: Rows, *, rest: bool) -> Rows:
+        """What no row of the `rest` exceeds, (B,): the last score, where the best were all found or all looked at."""
+        return scores[:, -1] if rest and (searcher.final or searcher is self.thorough) else nothing(scores)
 
     @cached_property
     def columns(self) -> Columns:
@@ -157,14 +158,9 @@ class Segment:
             raise StoreError(f"{self.folder}/rows.npy names documents that are not there; rebuild the index")
 
 
-def nothing(queries: Rows) -> Rows:
+def nothing(scores: Rows) -> Rows:
     """The bound where no other row is left, or nothing is known of them."""
-    return np.full(len(queries), -np.inf, dtype=np.float32)
-
-
-def spare(searcher: Searcher) -> int:
-    """Candidates beyond those wanted: some show that no tie goes on, more make up for scores that are not final."""
-    return 2 if searcher.final else 8
+    return np.full(len(scores), -np.inf, dtype=np.float32)
 
 
 def described(root: Path, entry: Entry, dimension: int) -> Description:

@@ -10,10 +10,11 @@ from typing import NamedTuple
 import numpy as np
 
 from morgana.index.index import Index
+from morgana.index.kinds._base import spare
 from morgana.index.kinds.flat import Flat
 from morgana.index.manifest import checksum
 from morgana.index.ranking import Proposed, Stack
-from morgana.index.segment import Candidates, Segment, nothing, spare
+from morgana.index.segment import Candidates, Segment, nothing
 from morgana.index.vectors import Rows
 from morgana.types import StoreError
 
@@ -66,7 +67,7 @@ class Slice:
         count = len(self.dead)
         asked = min(count, (many + spare(self.searcher)) * count // max(1, self.living) + 1)
         scores, rows = self.searcher.search(queries, asked)
-        last = scores[:, -1] if asked < count else nothing(queries)
+        last = scores[:, -1] if asked < count else nothing(scores)
         rows = np.where((rows < 0) | self.dead[np.maximum(rows, 0)], -1, rows + self.start)
         return Candidates(scores, rows, last)
 

@@ -44,6 +44,11 @@ class Searcher(Protocol):
         ...
 
 
+def spare(searcher: Searcher) -> int:
+    """Candidates beyond those wanted: some show that no tie goes on, more make up for scores that are not final."""
+    return 2 if searcher.final else 8
+
+
 class Kind(Protocol):
     """One way to search: writes what it needs beside the vectors, and reads it back."""
 

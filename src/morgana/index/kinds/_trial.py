@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from morgana.index.kinds._base import FILE, Kind, Searcher
+from morgana.index.kinds._base import FILE, Kind, Searcher, spare
 from morgana.index.kinds.flat import Flat
 from morgana.index.vectors import Half, Rows, Stored, mapped
 
@@ -34,7 +34,7 @@ class Trial:
     def measure(self, kind: Kind) -> dict[str, Any]:
         """recall@10 after exact scoring of the candidates, and the median time of one query in ms."""
         searcher = self.made(kind)
-        rows = searcher.search(self.queries, min(self.vectors.shape[0], self.k + 8))[1]
+        rows = searcher.search(self.queries, min(self.vectors.shape[0], self.k + spare(searcher)))[1]
         found = [self.scored(query, row[row >= 0]) for query, row in zip(self.queries, rows, strict=True)]
         hit = [len(set(f) & set(t.tolist())) / self.k for f, t in zip(found, self.truth, strict=True)]
         return {
@@ -61,7 +61,7 @@ class Trial:
         times = []
         for query in self.queries[:50]:
             start = time.perf_counter()
-            searcher.search(query[None], self.k + 8)
+            searcher.search(query[None], self.k + spare(searcher))
             times.append(time.perf_counter() - start)
         return float(np.median(times))
 
