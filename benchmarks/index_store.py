@@ -3,6 +3,7 @@
 Sizes come from the environment: MORGANA_ROWS (1,000,000), MORGANA_DIMENSION (256), MORGANA_KINDS ("Flat() IVF()", or
 IVF(lists=…).
 
+Documents and vectors are in memory before any clock starts: FAISS is given its vectors so, too.
 """
 
 from __future__ import annotations
@@ -68,20 +69,20 @@ def bare(kind: str, vectors: np.ndarray[Any, np.dtype[np.float32]], folder: Path
 def bench(setting: Setting) -> list[Result]:
     count = int(os.environ.get("MORGANA_ROWS", setting.choose(1_000_000, 20_000)))
     dimension = int(os.environ.get("MORGANA_DIMENSION", 256))
-    vectors, encoder = rows(count, dimension), Ready(dimension)
+    vectors, encoder, given = rows(count, dimension), Ready(dimension), list(documents(count))
     found: list[Result] = []
     for kind in os.environ.get("MORGANA_KINDS", "Flat() IVF()").split():
-        found += of_kind(setting, kind, vectors, encoder)
+        found += of_kind(setting, kind, given, vectors, encoder)
     return [*found, opening(setting), adding(setting, encoder)]
 
 
-def of_kind(setting: Setting, kind: str, vectors: Any, encoder: Ready) -> list[Result]:
+def of_kind(setting: Setting, kind: str, given: list[Document], vectors: Any, encoder: Ready) -> list[Result]:
     path, count = setting.folder / "store", len(vectors)
     made: dict[str, Any] = {}
 
     def ours() -> None:
         part = parse(kind)
-        made["ours"] = from_vectors(documents(count), vectors, encoder, path, kind=part, overwrite=True)
+        made["ours"] = from_vectors(given, vectors, encoder, path, kind=part, overwrite=True)
 
     def theirs() -> None:
         made["bare"] = bare(kind, vectors, setting.folder)
@@ -89,13 +90,13 @@ def of_kind(setting: Setting, kind: str, vectors: Any, encoder: Ready) -> list[R
     seconds = fastest(2 if kind == "Flat()" else 1, ours=ours, bare=theirs)  # a gigabyte is written at the disk's whim
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     detail = (
-        f"{count:,} rows, {seconds['ours']:.1f} against {seconds['bare']:.1f} s, peak {peak:.1f} GB with the vectors"
+        f"{count:,} rows, {seconds['ours']:.1f} against {seconds['bare']:.1f} s, peak {peak:.1f} GB with what was given"
     )
     found = [Result(f"{kind} from vectors / FAISS and a copy", seconds["ours"] / seconds["bare"], 1.3, detail=detail)]
     if hasattr(made["bare"], "nprobe"):
         made["bare"].nprobe = 16
     queries = rows(64, vectors.shape[1], seed=1)
-    longer = 1 if kind == "Flat()" else 5  # searches that take a second, and a millisecond
+    longer = 1 if kind == "Flat()" else 25  # searches that take a second, and a millisecond
     for batch, rounds in ((1, 20), (64, 5)):
         asked = torch.from_numpy(queries[:batch])
         runs = {

@@ -115,10 +115,14 @@ def json_object(line: bytes, place: str) -> dict[str, Any]:
 
 def unfit(text: str) -> str | None:
     """Why a text cannot be indexed or asked (NUL, too long, lone surrogates); None if it can."""
-    if "\0" in text:
-        return f"the text has a NUL character at {text.index(chr(0))}; remove it"
     if len(text) > LONGEST_TEXT:
         return f"the text has {len(text)} characters, at most {LONGEST_TEXT} are taken; split it"
+    return ill_formed(text)
+
+
+def ill_formed(text: str) -> str | None:
+    if "\0" in text:
+        return f"the text has a NUL character at {text.index(chr(0))}; remove it"
     try:
         if not text.isascii():
             text.encode()

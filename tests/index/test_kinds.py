@@ -1,9 +1,12 @@
+import re
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from morgana.corpus._stream import Spoiled
 from morgana.index import Index, add, compact, verify
 from morgana.index.kinds.auto import Auto, size
 from morgana.index.kinds.factory import Factory
@@ -205,6 +208,38 @@ def test_ready_vectors_without_direction_are_refused_by_row_and_id(tmp_path, val
     with pytest.raises(SpecError, match=r"row 3, of 'v3'"):
         from_vectors(documents(5), vectors, ENCODER, tmp_path / "index")
     assert not (tmp_path / "index").exists()
+
+
+UNKEPT = {
+    "no id": (Document("", "a text"), "id is empty"),
+    "a number as id": (Document(7, "a text"), "id is empty or cannot be written"),
+    "surrogates in the id": (Document("v\ud800", "a text"), "cannot be written in UTF-8"),
+    "NUL": (Document("v150", "a\0text"), "NUL character at 1"),
+    "surrogates": (Document("v150", "a \udc00 text"), "lone surrogates"),
+    "too long": (Document("v150", "a" * 200_001), "200001 characters"),
+    "metadata": (Document("v150", "a text", metadata={"of": object()}), "cannot be written as JSON"),
+    "a spoiled row": (Spoiled("v150", why="its line is no JSON"), "its line is no JSON"),
+}
+
+
+@pytest.mark.parametrize("why", UNKEPT)
+def test_of_ready_documents_the_one_that_cannot_be_stored_is_named(tmp_path, why):
+    bad, message = UNKEPT[why]
+    given = [*documents(150), bad, Document("v151\ud800", "a later one")]
+    with pytest.raises(StoreError, match=f"{re.escape(repr(bad.id))}: .*{message}"):
+        from_vectors(given, rows(152), ENCODER, tmp_path / "index")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ready_documents_stand_in_their_order_with_all_that_they_have(tmp_path):
+    """Many more than one statement inserts, and no multiple of that."""
+    given = [Document(f"v{n}", f"größe {n}", metadata={"n": str(n)} if n % 3 else {}) for n in range(1_300)]
+    from_vectors(given, rows(1_300), ENCODER, tmp_path / "index")
+    index = Index.open(tmp_path / "index", ENCODER)
+    assert [(d.id, d.text, dict(d.metadata)) for d in index.documents()] == [
+        (d.id, d.text, dict(d.metadata)) for d in given
+    ]
+    assert verify(tmp_path / "index") == []
 
 
 def test_ready_vectors_and_documents_go_together(tmp_path):

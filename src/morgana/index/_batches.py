@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from morgana.corpus._stream import Spoiled, Streamed
 from morgana.corpus.images import load
-from morgana.files import unfit
+from morgana.files import LONGEST_TEXT, ill_formed, unfit
 from morgana.index._sieve import Group
 from morgana.index.shelf import described
 from morgana.index.vectors import Half, Rows, not_unit
@@ -80,6 +80,16 @@ def unkept(document: Document) -> str | None:
     except (TypeError, ValueError) as error:
         return f"its metadata cannot be written as JSON: {error}; use strings"
     return f"metadata: {why}" if (why := unfit(metadata)) else None
+
+
+def first_unkept(documents: Sequence[Document]) -> tuple[Document, str] | None:
+    """The first that cannot be stored, and why; texts without metadata are looked at all at once."""
+    ids, texts = [d.id for d in documents], [d.text for d in documents]
+    if {*map(type, documents)} == {Document} and {*map(type, ids), *map(type, texts)} == {str} and all(ids):
+        short = max(map(len, ids)) + max(map(len, texts)) <= LONGEST_TEXT
+        if short and not any(d.metadata for d in documents) and not ill_formed("".join(ids) + "".join(texts)):
+            return None
+    return next(((d, why) for d in documents if (why := unkept(d))), None)
 
 
 def writable(id: object) -> bool:

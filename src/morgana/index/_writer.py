@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -50,6 +51,7 @@ class SegmentWriter:
     def __init__(self, folder: Path, dimension: int, *, sparse: bool = False) -> None:
         self.folder, self.dimension = folder, dimension
         self.owners, self.sources = array("i"), array("i")
+        self.digests: dict[Path, Future[str]] = {}
         self.quarantined = 0
         self.beside = ThreadPoolExecutor(1)  # writes vectors and takes checksums while this thread is at the documents
         self.writing: Future[None] | None = None
@@ -88,7 +90,7 @@ class SegmentWriter:
                 self.counting.add(document.text for document, _ in documents)
         each = [len(sources) for _, sources in documents]
         self.owners.frombytes(np.repeat(np.arange(first, first + len(each), dtype=np.int32), each).tobytes())
-        self.sources.extend(SOURCES.index(source) for _, sources in documents for source in sources)
+        self.sources.extend(map(SOURCES.index, chain.from_iterable(sources for _, sources in documents)))
 
     @property
     def count(self) -> int:
@@ -112,12 +114,13 @@ class SegmentWriter:
         """
         with storing(self.folder):
             _disk.step("finish a segment")
-            for id, first in self.shelving.also(aliases):
-                self.refuse(id, f"its content is that of {first!r}, which was refused")
-            self.shelving.finish()
             self.wait()
             self.vectors.finish()
             self.vectors.file.close()
+            self.digest(self.folder / "vectors.npy")  # while the documents get their indexes
+            for id, first in self.shelving.also(aliases):
+                self.refuse(id, f"its content is that of {first!r}, which was refused")
+            self.shelving.finish()
             self.quarantine.close()
             rows = np.stack([np.frombuffer(self.owners, np.int32), np.frombuffer(self.sources, np.int32)])
             np.save(self.folder / "rows.npy", rows.astype("<i4"))
@@ -131,15 +134,21 @@ class SegmentWriter:
         kind.write(stored, self.folder)
         return self.seal(kind), measured
 
+    def digest(self, path: Path) -> None:
+        """Begin to take the checksum of a file that is whole."""
+        if path not in self.digests:
+            self.digests[path] = self.beside.submit(sha256, path)
+
     def seal(self, kind: Kind) -> Entry:
         files = sorted(p for p in self.folder.rglob("*") if p.is_file())
         with storing(self.folder):
-            digests = self.beside.map(sha256, files)
+            for path in files:
+                self.digest(path)
             for path in files:
                 _disk.sync(path)
             described = {
-                path.relative_to(self.folder).as_posix(): {"bytes": path.stat().st_size, "sha256": digest}
-                for path, digest in zip(files, digests, strict=True)
+                path.relative_to(self.folder).as_posix(): {"bytes": path.stat().st_size, "sha256": digest.result()}
+                for path, digest in self.digests.items()
             }
         about = Description(self.shelving.count, self.count, self.dimension, self.quarantined, repr(kind), described)
         _disk.write(self.folder / DESCRIPTION, about.encode())

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from morgana.files import locked
 from morgana.index import _disk, manifest
-from morgana.index._batches import unkept
+from morgana.index._batches import first_unkept
 from morgana.index._publish import About, check_place, publish
 from morgana.index._writer import SegmentWriter
 from morgana.index.index import Index
@@ -69,9 +69,8 @@ def pieces(documents: Iterator[Document], vectors: NDArray[np.floating]) -> Iter
         rows = np.asarray(vectors[start : start + len(some)], dtype=np.float32)
         if start + len(some) < min(start + PIECE, len(vectors)):
             raise StoreError(f"{len(vectors)} vectors and {start + len(some)} documents; give each vector a document")
-        for document in some:
-            if why := unkept(document):
-                raise StoreError(f"{document.id!r}: {why}")
+        if bad := first_unkept(some):
+            raise StoreError(f"{bad[0].id!r}: {bad[1]}")
         yield some, unit(rows, some, start)
     if next(documents, None) is not None:
         raise StoreError(f"{len(vectors)} vectors and more documents; give each document a vector")

@@ -7,6 +7,7 @@ import os
 import sqlite3
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeAlias
@@ -29,6 +30,8 @@ CREATE UNIQUE INDEX alias_id ON aliases (id);
 CREATE INDEX alias_position ON aliases (position);
 """
 MOST = 500  # values in one statement
+AT_ONCE = 128  # documents that one statement inserts, at the position of the first and those that follow it
+FIRST, NEXT = "INSERT INTO documents VALUES (?, ?, ?, ?, ?)", ", (NULL, ?, ?, ?, ?)"
 JSON = json.JSONEncoder(ensure_ascii=False, sort_keys=True)
 Embedded: TypeAlias = tuple[Document, Sequence[str]]  # with the sources of its vectors
 Piece: TypeAlias = tuple[Sequence[Embedded], Half]
@@ -51,9 +54,14 @@ class Shelving:
             raise OSError(str(error)) from error
 
     def add(self, documents: Sequence[Document]) -> None:
-        rows = [(self.count + i, *columns(document)) for i, document in enumerate(documents)]
-        self.fill("INSERT INTO documents VALUES (?, ?, ?, ?, ?)", rows)
-        self.count += len(rows)
+        for start in range(0, len(documents), AT_ONCE):
+            some = documents[start : start + AT_ONCE]
+            values = chain((self.count,), chain.from_iterable(map(columns, some)))
+            try:
+                self.connection.execute(FIRST + NEXT * (len(some) - 1), tuple(values))
+            except sqlite3.Error as error:  # disk full, above all
+                raise OSError(str(error)) from error
+            self.count += len(some)
 
     def also(self, aliases: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
         """Give documents that are here other ids; those (id, of) whose `of` is not here come back. Ends the adding."""
@@ -71,12 +79,6 @@ class Shelving:
                     yield id, first
             except sqlite3.Error as error:
                 raise OSError(str(error)) from error
-
-    def fill(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
-        try:
-            self.connection.executemany(statement, rows)
-        except sqlite3.Error as error:  # disk full, above all
-            raise OSError(str(error)) from error
 
     def finish(self) -> None:
         self.do(INDEXES)  # which ends the transaction first
