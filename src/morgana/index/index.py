@@ -18,6 +18,7 @@ from torch import Tensor
 from morgana.index import manifest as manifests
 from morgana.index import verifying
 from morgana.index.filters import Where
+from morgana.index.kinds._gpu import asked
 from morgana.index.lexical import BM25
 from morgana.index.manifest import Manifest
 from morgana.index.ranking import Found, Propose, Stack, rank
@@ -50,11 +51,14 @@ class Index:
     def open(cls, path: Path | str, encoder: Encoder | None = None, *, device: str = "cpu") -> Index:
         """Check the folder and open it as it is now; changes made later are seen by whoever opens it later.
 
-        `device="cuda"` searches on a GPU where FAISS was built for it, on the CPU otherwise, with the same results.
+        `device="cuda"` searches on a GPU where FAISS was built for it and finds one, and for the kinds that it has
+        there; on the CPU otherwise. Exact kinds give the same results on both.
         Raises StoreError, saying what to do, for no index or half of one, another format, files that were changed,
-        vectors that are no unit vectors, and an encoder whose weights are not those that built it.
+        vectors that are no unit vectors, and an encoder whose weights are not those that built it; SpecError for a
+        device that is none.
         """
         path = Path(path)
+        asked(device)
         for _ in range(TRIES):
             found = manifests.read(path)
             if encoder is not None:

@@ -136,7 +136,8 @@ class Segment:
 
     def bound(self, searcher: Searcher, scores: Rows, *, rest: bool) -> Rows:
         """What no row of the `rest` exceeds, (B,): the last score, where the best were all found or all looked at."""
-        return scores[:, -1] if rest and (searcher.final or searcher is self.thorough) else nothing(scores)
+        known = rest and (searcher.final or searcher is self.thorough)
+        return scores[:, -1] + np.float32(searcher.slack) if known else nothing(scores)
 
     @cached_property
     def columns(self) -> Columns:

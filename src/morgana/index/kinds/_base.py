@@ -36,6 +36,11 @@ class Searcher(Protocol):
         """The scores are inner products of the stored rows to within float32, and need not be computed again."""
         ...
 
+    @property
+    def slack(self) -> float:
+        """How much more than its score a row may have."""
+        ...
+
     def search(self, queries: Rows, k: int, only: Bits | None = None) -> tuple[Rows, NDArray[np.int64]]:
         """Scores and row numbers, (B, k), best first; -1 where fewer than k were found.
 
@@ -74,6 +79,8 @@ def library() -> Any:
 
 class Faiss:
     """A FAISS index, searched; it keeps alive what it only views."""
+
+    slack = 0.0
 
     def __init__(self, index: Any, *kept: object) -> None:
         self.index, self.kept = index, kept
@@ -125,15 +132,6 @@ def viewed(vectors: Half) -> Any:
 def why(error: BaseException) -> str:
     """What FAISS says, less where in its sources it says so."""
     return re.sub(r"^Error in .*\.(cpp|h):\d+: ", "", str(error).split("\n")[0])[-200:]
-
-
-def on(index: Any, device: str) -> Any:
-    """The index on a GPU where one was asked for and FAISS was built for it; as it is otherwise."""
-    faiss = library()
-    if device.startswith("cuda") and getattr(faiss, "get_num_gpus", int)():
-        number = int(device.partition(":")[2] or 0)
-        return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), number, index)
-    return index
 
 
 def store(index: Any, path: Path, flags: int = 0) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from morgana.index.kinds._base import FILE, Faiss, Searcher, at_least, library, load, on, store, why
+from morgana.index.kinds._base import FILE, Faiss, Searcher, at_least, library, load, store, why
+from morgana.index.kinds._gpu import either, on
 from morgana.index.vectors import Half, Rows, Stored
 from morgana.spec import part
 from morgana.types import SpecError
@@ -47,7 +48,7 @@ class Factory:
     def open(self, folder: Path, vectors: Half, device: str = "cpu") -> Searcher:
         index = load(folder / FILE, vectors)
         tune(index, self.probe, self.width)
-        return Faiss(on(index, device))
+        return either(on(index, device), Faiss(index))
 
 
 def made(kind: Factory, dimension: int) -> Any:

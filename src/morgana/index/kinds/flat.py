@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from morgana.index.kinds._base import Bits, Faiss, Searcher, on, viewed
+from morgana.index.kinds._base import Bits, Faiss, Searcher, viewed
+from morgana.index.kinds._gpu import either, on
 from morgana.index.vectors import Half, Rows, Stored
 from morgana.spec import part
 
@@ -43,13 +43,9 @@ class Exact:
         return self.vectors.shape[0], self.vectors.shape[1]
 
     @cached_property
-    def faiss(self) -> Any:
-        return Faiss(on(viewed(self.vectors), self.device), self.vectors)
-
-    @cached_property
-    def here(self) -> Faiss:
-        """On the CPU, where rows can be selected."""
-        return Faiss(viewed(self.vectors), self.vectors)
+    def faiss(self) -> Searcher:
+        index = viewed(self.vectors)
+        return either(on(index, self.device), Faiss(index, self.vectors))
 
     @property
     def selects(self) -> bool:
@@ -59,7 +55,9 @@ class Exact:
     def final(self) -> bool:
         return False  # equal rows shall score equally whatever the others, and FAISS rounds
 
+    @property
+    def slack(self) -> float:
+        return self.faiss.slack
+
     def search(self, queries: Rows, k: int, only: Bits | None = None) -> tuple[Rows, NDArray[np.int64]]:
-        searched = self.faiss if only is None or self.faiss.selects else self.here
-        found: tuple[Rows, NDArray[np.int64]] = searched.search(queries, k, only)
-        return found
+        return self.faiss.search(queries, k, only)

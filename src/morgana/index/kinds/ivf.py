@@ -6,7 +6,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from morgana.index.kinds._base import FILE, Faiss, Searcher, at_least, library, load, on, store, viewed
+from morgana.index.kinds._base import FILE, Faiss, Searcher, at_least, library, load, store, viewed
+from morgana.index.kinds._gpu import either, on
 from morgana.index.kinds.factory import Factory, made, train, tune
 from morgana.index.vectors import Half, Stored, half
 from morgana.spec import part
@@ -73,10 +74,11 @@ def fill(vectors: Stored, folder: Path, spec: str, name: str) -> None:
 def reopened(folder: Path, vectors: Half, probe: int, device: str) -> Searcher:
     index = load(folder / FILE, vectors)
     tune(index, probe, 0)
-    if (moved := on(index, device)) is not index or not isinstance(index, library().IndexIVF):
-        return Faiss(moved)
+    moved = on(index, device)
+    if not isinstance(index, library().IndexIVF):
+        return either(moved, Faiss(index))
     index.parallel_mode = BOTH
-    return Faiss(index, halved(index))
+    return either(moved, Faiss(index, halved(index)))
 
 
 def halved(index: Any) -> Half | None:
