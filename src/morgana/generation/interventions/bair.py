@@ -14,13 +14,15 @@ from morgana.generation.view import Reference, View
 from morgana.spec import part
 from morgana.types import SpecError
 
-# T lies between two of SCALES, then of FINER scales between those, and so on; Newton's STEPS end within 1e-6 in
-# sharpness, where the paper allows 1e-4.
-SCALES = (1e-6, 0.01, 0.2, 1.0, 3.0, 8.0, 25.0, 100.0)
-FINER = (8, 8)
-STEPS = 2
+# T lies between two of SCALES, then of FINER scales between those; Newton's STEPS end within 1e-6 in sharpness, where
+# the paper allows 1e-4.
+SCALES = (1e-6, *(10 ** (n / 2) for n in range(-4, 5)))  # to 100
+FINER = 8
+STEPS = 3
 SHARPEST = 0.99
-COLD = -1e15  # the score of filling: it has no weight at any scale, and its square is finite
+LEAST = 1e-9  # nats: an entropy that is none
+FAINT = -80.0  # e to this is no weight; below it are numbers that a processor is slow with
+COLD = -1e9  # the score of filling: it has no weight at any scale, and its square times e to FAINT is none
 
 
 @part
@@ -54,7 +56,7 @@ class BAIR:
         if not layout.visual.index.shape[1]:
             return scores
         seen, text, edited = layout.visual.take(scores), layout.text.take(scores), scores
-        whole = layout.visual.full and not scores.isneginf().any()  # every row sees everything
+        whole = layout.visual.full and bool(scores.min() > float('-inf'))  # every row sees everything
         hidden = None if whole else seen.isneginf()
         if self.alpha_v:
             log_odds, sharp = targets(view.reference, view.layer, scores)
@@ -85,13 +87,11 @@ def restore(seen: Tensor, sharp: Tensor, hidden: Tensor | None = None) -> Tensor
 
     What is `hidden` takes no part; None: nothing is.
     """
-    if hidden is None:
-        spread, mean = torch.var_mean(seen, -1, correction=min(1, seen.shape[-1] - 1), keepdim=True)
-    else:
-        count = (~hidden).sum(-1, keepdim=True)
-        mean = seen.sum(-1, keepdim=True) / count.clamp(min=1)
-        spread = (seen - mean).square().masked_fill(hidden, 0).sum(-1, keepdim=True) / (count - 1).clamp(min=1)
-    shape = torch.nn.functional.silu((seen - mean) * spread.clamp(min=1e-12).rsqrt())
+    count = seen.shape[-1] if hidden is None else (~hidden).sum(-1, keepdim=True).clamp(min=1)
+    apart = seen - seen.sum(-1, keepdim=True) / count
+    apart = apart if hidden is None else apart.masked_fill(hidden, 0)
+    spread = apart.square().sum(-1, keepdim=True) / (max(1, count - 1) if hidden is None else (count - 1).clamp(min=1))
+    shape = torch.nn.functional.silu(apart * spread.clamp(min=1e-12).rsqrt())
     shape = shape if hidden is None else shape.masked_fill(hidden, COLD)
     return (solve(shape, sharp.nan_to_num().clamp_(0, SHARPEST), hidden) * shape).log_softmax(-1)
 
@@ -99,36 +99,39 @@ def restore(seen: Tensor, sharp: Tensor, hidden: Tensor | None = None) -> Tensor
 def solve(shape: Tensor, sharp: Tensor, hidden: Tensor | None = None) -> Tensor:
     """T of at most 100 with sharpness(softmax(T shape)) = sharp, for every row at once, (B, H, R, 1).
 
-    Entropy falls with T, so that T is bracketed, by many scales at once; Newton's steps begin where a line through the
-    bracket's ends says. A row that cannot be that sharp gets 100. The gradient is that of the implicit function. What
+    Entropy falls with T, so that T is bracketed, by many scales at once; Newton's steps, for its logarithm, begin where
+    a line through the bracket's ends says. A row that cannot be that sharp gets 100. The gradient is that of the implicit function. What
     is `hidden` has the shape COLD.
     """
-    along = (shape - shape.amax(-1, keepdim=True)).flatten(0, 2)[:, None]  # (rows, 1, V)
+    rows = shape.reshape(-1, 1, shape.shape[-1])
+    along = rows - rows.amax(-1, keepdim=True)
     moments = torch.cat([torch.ones_like(along), along, along.square()], 1).transpose(1, 2)
     most = math.log(max(2, shape.shape[-1])) if hidden is None else entropy_at_most(hidden).to(shape.dtype)
-    asked = ((sharp - 1) * most).expand(*shape.shape[:3], 1).reshape(-1, 1).contiguous()
+    asked = ((1 - sharp) * most).log().neg().expand(*shape.shape[:3], 1).reshape(-1, 1).contiguous()
 
-    def at(scale: Tensor) -> tuple[Tensor, Tensor]:  # minus the entropy at scales (rows, K), and its slope / scale
-        total, first, second = ((scale[..., None] * along).exp_() @ moments).unbind(-1)
+    def at(scale: Tensor) -> tuple[Tensor, Tensor]:  # minus the logarithm of the entropy at scales (rows, K); its slope
+        weights = (scale[..., None] * along).clamp_(min=FAINT).exp_()
+        total, first, second = torch.bmm(weights, moments).unbind(-1)
         mean = first / total
-        return torch.addcmul(total.log().neg_(), scale, mean), torch.addcmul(second / total, mean, mean, value=-1)
+        entropy = torch.addcmul(total.log(), scale, mean, value=-1).clamp_(min=LEAST)
+        return entropy.log().neg_(), torch.addcmul(second / total, mean, mean, value=-1) * scale / entropy
+
+    def around(points: Tensor) -> tuple[Tensor, ...]:  # two neighbours among scales (rows, K), and what is found there
+        found = at(points)[0]
+        place = torch.searchsorted(found, asked).clamp_(1, found.shape[1] - 1) + ends
+        return (*points.gather(1, place).split(1, 1), *found.gather(1, place).split(1, 1))
 
     with torch.no_grad():
-        scales, ramps, ends = brackets(shape.dtype, shape.device)
-        points = scales.expand(len(asked), -1)
-        for ramp in (*ramps, None):
-            found = at(points)[0]
-            place = torch.searchsorted(found, asked).clamp_(1, found.shape[1] - 1) + ends
-            low, high = points.gather(1, place).chunk(2, 1)
-            points = points if ramp is None else torch.lerp(low, high, ramp)
-        under, over = found.gather(1, place).chunk(2, 1)
+        scales, ramp, ends = brackets(shape.dtype, shape.device)
+        low, high, _, _ = around(scales.expand(len(asked), -1))
+        low, high, under, over = around(torch.lerp(low, high, ramp))
         scale = torch.lerp(low, high, ((asked - under) / (over - under).clamp_(min=1e-12)).clamp_(0, 1))
         for _ in range(STEPS):
-            found, bend = at(scale)
-            scale = torch.addcdiv(scale, asked - found, (scale * bend).clamp_(min=1e-12)).clamp_(low, high)
+            found, slope = at(scale)
+            scale = torch.addcdiv(scale, asked - found, slope.clamp_(min=1e-12)).clamp_(low, high)
     if shape.requires_grad or sharp.requires_grad:
-        found, bend = at(scale)
-        slope = scale * bend.detach()
+        found, slope = at(scale)
+        slope = slope.detach()
         step = torch.where(slope > 1e-6, (found - asked) / slope.clamp(min=1e-12), 0.0)
         scale = scale - (step - step.detach())
     return scale.view(*shape.shape[:3], 1)
@@ -140,10 +143,10 @@ def entropy_at_most(hidden: Tensor) -> Tensor:
 
 
 @cache
-def brackets(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
-    """The first scales; where the next ones lie between two of them, and so on; and the places of these two."""
-    ramps = tuple(torch.linspace(0, 1, count, dtype=dtype, device=device) for count in FINER)
-    return torch.tensor(SCALES, dtype=dtype, device=device), ramps, torch.arange(-1, 1, device=device)
+def brackets(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """The first scales; where the next ones lie between two of them; and the places of these two."""
+    ramp = torch.linspace(0, 1, FINER, dtype=dtype, device=device)
+    return torch.tensor(SCALES, dtype=dtype, device=device), ramp, torch.arange(-1, 1, device=device)
 
 
 def level_headed(scores: Tensor, text: Tensor) -> Tensor:
