@@ -16,9 +16,9 @@ from morgana.types import SpecError
 
 # T lies between two of SCALES, then of FINER scales between those; Newton's STEPS end within 1e-6 in sharpness, where
 # the paper allows 1e-4.
-SCALES = (1e-6, *(10 ** (n / 2) for n in range(-4, 5)))  # to 100
-FINER = 8
-STEPS = 3
+SCALES = (1e-6, *(0.05 * 2000 ** (n / 10) for n in range(11)))  # to 100
+FINER = 12
+STEPS = 2
 SHARPEST = 0.99
 LEAST = 1e-9  # nats: an entropy that is none
 FAINT = -80.0  # e to this is no weight; below it are numbers that a processor is slow with
@@ -56,11 +56,11 @@ class BAIR:
         if not layout.visual.index.shape[1]:
             return scores
         seen, text, edited = layout.visual.take(scores), layout.text.take(scores), scores
-        whole = layout.visual.full and bool(scores.min() > float('-inf'))  # every row sees everything
+        whole = layout.visual.full and float(scores.detach().min()) > -math.inf  # every row sees everything
         hidden = None if whole else seen.isneginf()
         if self.alpha_v:
             log_odds, sharp = targets(view.reference, view.layer, scores)
-            level = log_odds + text.logsumexp(-1, keepdim=True)
+            level = log_odds + log_sum(text)
             clear = seen if hidden is None else seen.masked_fill(hidden, 0)
             restored = restore(clear, self.gamma_s * sharp, hidden) + level.nan_to_num_(neginf=0.0, posinf=0.0)
             mixed = torch.lerp(clear, restored, self.alpha_v)
@@ -69,6 +69,12 @@ class BAIR:
             lost = penalty(scores if whole else level_headed(scores, text), layout, self.safe_tail)
             edited = edited.sub(lost, alpha=self.alpha_t)
         return edited if layout.visual.full else torch.where(layout.visual.count > 0, edited, scores)
+
+
+def log_sum(text: Tensor) -> Tensor:
+    """`logsumexp` in operations that `solve` has too: each costs most the first time. NaN where all is -inf."""
+    top = text.amax(-1, keepdim=True)
+    return (text - top).exp().sum(-1, keepdim=True).log() + top
 
 
 def targets(reference: Reference | None, layer: int, scores: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,10 +93,14 @@ def restore(seen: Tensor, sharp: Tensor, hidden: Tensor | None = None) -> Tensor
 
     What is `hidden` takes no part; None: nothing is.
     """
-    count = seen.shape[-1] if hidden is None else (~hidden).sum(-1, keepdim=True).clamp(min=1)
+    count: int | Tensor = seen.shape[-1]
+    free: int | Tensor = max(1, seen.shape[-1] - 1)
+    if hidden is not None:
+        real = (~hidden).sum(-1, keepdim=True)
+        count, free = real.clamp(min=1), (real - 1).clamp(min=1)
     apart = seen - seen.sum(-1, keepdim=True) / count
     apart = apart if hidden is None else apart.masked_fill(hidden, 0)
-    spread = apart.square().sum(-1, keepdim=True) / (max(1, count - 1) if hidden is None else (count - 1).clamp(min=1))
+    spread = apart.square().sum(-1, keepdim=True) / free
     shape = torch.nn.functional.silu(apart * spread.clamp(min=1e-12).rsqrt())
     shape = shape if hidden is None else shape.masked_fill(hidden, COLD)
     return (solve(shape, sharp.nan_to_num().clamp_(0, SHARPEST), hidden) * shape).log_softmax(-1)
@@ -100,40 +110,45 @@ def solve(shape: Tensor, sharp: Tensor, hidden: Tensor | None = None) -> Tensor:
     """T of at most 100 with sharpness(softmax(T shape)) = sharp, for every row at once, (B, H, R, 1).
 
     Entropy falls with T, so that T is bracketed, by many scales at once; Newton's steps, for its logarithm, begin where
-    a line through the bracket's ends says. A row that cannot be that sharp gets 100. The gradient is that of the implicit function. What
-    is `hidden` has the shape COLD.
+    a line through the bracket's ends says. A row that cannot be that sharp gets 100. The gradient is that of the
+    implicit function. What is `hidden` has the shape COLD.
     """
-    rows = shape.reshape(-1, 1, shape.shape[-1])
-    along = rows - rows.amax(-1, keepdim=True)
+    along = (shape - shape.amax(-1, keepdim=True)).view(-1, 1, shape.shape[-1])
     moments = torch.cat([torch.ones_like(along), along, along.square()], 1).transpose(1, 2)
     most = math.log(max(2, shape.shape[-1])) if hidden is None else entropy_at_most(hidden).to(shape.dtype)
-    asked = ((1 - sharp) * most).log().neg().expand(*shape.shape[:3], 1).reshape(-1, 1).contiguous()
+    asked = ((1 - sharp) * most).expand(*shape.shape[:3], 1).reshape(-1, 1)
+    wanted = asked.log()
 
-    def at(scale: Tensor) -> tuple[Tensor, Tensor]:  # minus the logarithm of the entropy at scales (rows, K); its slope
+    def at(scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # entropy at scales (rows, K), mean and mean square
         weights = (scale[..., None] * along).clamp_(min=FAINT).exp_()
         total, first, second = torch.bmm(weights, moments).unbind(-1)
         mean = first / total
-        entropy = torch.addcmul(total.log(), scale, mean, value=-1).clamp_(min=LEAST)
-        return entropy.log().neg_(), torch.addcmul(second / total, mean, mean, value=-1) * scale / entropy
+        return torch.addcmul(total.log(), scale, mean, value=-1), mean, second / total
 
-    def around(points: Tensor) -> tuple[Tensor, ...]:  # two neighbours among scales (rows, K), and what is found there
-        found = at(points)[0]
-        place = torch.searchsorted(found, asked).clamp_(1, found.shape[1] - 1) + ends
-        return (*points.gather(1, place).split(1, 1), *found.gather(1, place).split(1, 1))
+    def near(points: Tensor) -> tuple[Tensor, Tensor]:  # two neighbours among scales (rows, K), and their entropies
+        entropy, _, _ = at(points)
+        place = (entropy > asked).sum(-1, keepdim=True).clamp_(1, points.shape[1] - 1) + ends
+        return points.gather(1, place), entropy.gather(1, place)
+
+    def step(scale: Tensor) -> tuple[Tensor, Tensor]:  # log entropy less what is wanted, and how fast it falls
+        entropy, mean, square = at(scale)
+        entropy = entropy.clamp_(min=LEAST)
+        return entropy.log() - wanted, torch.addcmul(square, mean, mean, value=-1).mul_(scale) / entropy
 
     with torch.no_grad():
         scales, ramp, ends = brackets(shape.dtype, shape.device)
-        low, high, _, _ = around(scales.expand(len(asked), -1))
-        low, high, under, over = around(torch.lerp(low, high, ramp))
-        scale = torch.lerp(low, high, ((asked - under) / (over - under).clamp_(min=1e-12)).clamp_(0, 1))
+        low, high = near(scales.expand(len(asked), -1))[0].chunk(2, 1)
+        points, entropy = near(torch.lerp(low, high, ramp))
+        (low, high), (above, below) = points.chunk(2, 1), entropy.clamp_(min=LEAST).log_().chunk(2, 1)
+        scale = torch.lerp(low, high, ((above - wanted) / (above - below).clamp_(min=1e-12)).clamp_(0, 1))
         for _ in range(STEPS):
-            found, slope = at(scale)
-            scale = torch.addcdiv(scale, asked - found, slope.clamp_(min=1e-12)).clamp_(low, high)
+            gap, slope = step(scale)
+            scale = torch.addcdiv(scale, gap, slope.clamp_(min=1e-12)).clamp_(low, high)
     if shape.requires_grad or sharp.requires_grad:
-        found, slope = at(scale)
+        gap, slope = step(scale)
         slope = slope.detach()
-        step = torch.where(slope > 1e-6, (found - asked) / slope.clamp(min=1e-12), 0.0)
-        scale = scale - (step - step.detach())
+        error = torch.where(slope > 1e-6, gap / slope.clamp(min=1e-12), 0.0)
+        scale = scale + (error - error.detach())
     return scale.view(*shape.shape[:3], 1)
 
 
