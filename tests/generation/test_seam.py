@@ -143,7 +143,7 @@ def test_parts_alone_are_attention_to_these_keys_alone():
     kind = torch.randint(0, 3, (2, 30), generator=draw)
     kind[:, 25:] = 3  # only the last rows see these
     parts = torch.stack([kind == p for p in range(5)], 1)[:, None]
-    rows, shares = _parts.split(query, key, value, parts, 10, 0.3)
+    rows, shares = _parts.Parted(key, value, parts, 4).split(query, 10, 0.3)
     scores = 0.3 * query @ key.repeat_interleave(2, 1).transpose(2, 3)
     scores = scores.masked_fill(torch.arange(30) > torch.arange(10, 30)[:, None], -torch.inf)
     weights = scores.softmax(-1)

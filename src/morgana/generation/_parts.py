@@ -25,53 +25,89 @@ def shared(weights: Tensor, parts: Tensor, edit: Callable[[Tensor], Tensor]) -> 
     return weights * grouped(gains, member)
 
 
-def split(
-    query: Tensor, key: Tensor, value: Tensor, parts: Tensor, first: int, scaling: float | None
-) -> tuple[list[Tensor], Tensor]:
-    """Causal attention of the tokens from `first` on to each part of the keys alone, and the parts' shares of it all.
+class Parted:
+    """A layer's keys and values (B, G, N, D), and for every part and prompt those that are its own, gathered once."""
 
-    P of (B, H, R, D), and (B, H, R, P), for parts (B, 1, P, N). Nobody holds the scores: FlashAttention gives the
-    logarithm of its sum beside its rows, and the softmax of these over the parts are the shares.
-    """
-    repeated = query.shape[1] // key.shape[1]
-    if repeated > 1:
-        key, value = (x.repeat_interleave(repeated, 1) for x in (key, value))
-    made, logs = [], []
-    for part in parts[:, 0, :, : first + query.shape[2]].unbind(1):  # later keys are seen by none
-        prompts = zip(query[:, None], key[:, None], value[:, None], part, strict=True)
-        each = [alone(*prompt, first, scaling) for prompt in prompts]
-        made.append(torch.cat([out for out, _ in each]))
-        logs.append(torch.cat([log for _, log in each]))
-    return made, torch.stack(logs, -1).softmax(-1)
+    def __init__(self, key: Tensor, value: Tensor, parts: Tensor, heads: int) -> None:
+        self.key, self.value, self.parts, self.heads = key, value, parts[:, 0], heads
+        self.own = [
+            [gathered(member.nonzero().flatten(), key[i : i + 1], value[i : i + 1]) for i, member in enumerate(part)]
+            for part in self.parts.unbind(1)
+        ]
+
+    def split(self, query: Tensor, first: int, scaling: float | None) -> tuple[list[Tensor], Tensor]:
+        """Causal attention of the tokens from `first` on to each part alone, and the parts' shares of it all.
+
+        P of (B, H, R, D), and (B, H, R, P). Nobody holds the scores: FlashAttention gives the logarithm of its sum
+        beside its rows, and the softmax of these over the parts are the shares.
+        """
+        prompts = range(len(query))
+        each = [
+            joined([self.alone(query[i : i + 1], p, i, first, scaling) for i in prompts]) for p in range(len(self.own))
+        ]
+        made, logs = zip(*each, strict=True)
+        return list(made), torch.stack(logs, -1).softmax(-1)
+
+    def alone(self, query: Tensor, part: int, prompt: int, first: int, scaling: float | None) -> tuple[Tensor, Tensor]:
+        """One prompt's causal attention (1, H, R, D) to one part, and the log of its sum (1, H, R).
+
+        Keys before all rows are the part's own; of the rows' own keys all are there and hidden where they belong to
+        another part, so that whose the keys behind a row are moves not one bit of it.
+        """
+        rows = slice(first, first + query.shape[2])
+        places, key, value = self.own[part][prompt]
+        early, late, found = int((places < first).sum()), self.parts[prompt, part, rows], []
+        if early:
+            found.append(self.flash(query, key[:, :, :early], value[:, :, :early], scaling))
+        if late.all():
+            found.append(self.flash(query, *self.among(prompt, rows), scaling, causal=True))
+        elif late.any():
+            seen = late.expand(len(late), -1).tril()
+            hidden = torch.zeros(seen.shape, dtype=query.dtype).masked_fill_(~seen, HIDDEN)
+            out, log = self.flash(query, *self.among(prompt, rows), scaling, hidden)
+            blind = ~seen.any(-1)
+            found.append((out.masked_fill_(blind[:, None], 0), log.masked_fill_(blind, HIDDEN)))
+        if not found:
+            wide = torch.promote_types(query.dtype, torch.float32)
+            log = query.new_full(query.shape[:3], HIDDEN, dtype=wide)
+            return query.new_zeros(*query.shape[:3], self.value.shape[-1]), log
+        if len(found) == 1:
+            return found[0]
+        both = torch.logaddexp(found[0][1], found[1][1])
+        out, more = (x * (log - both).exp()[..., None].to(x.dtype) for x, log in found)
+        return out.add_(more), both
+
+    def among(self, prompt: int, rows: slice) -> tuple[Tensor, Tensor]:
+        return self.key[prompt : prompt + 1, :, rows], self.value[prompt : prompt + 1, :, rows]
+
+    def flash(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scaling: float | None,
+        hidden: Tensor | None = None,
+        *,
+        causal: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        repeated = self.heads // key.shape[1]
+        if repeated > 1:
+            key, value = (x.repeat_interleave(repeated, 1) for x in (key, value))
+        made: tuple[Tensor, Tensor] = FLASH(query, key, value, 0.0, causal, attn_mask=hidden, scale=scaling)
+        return made
 
 
-def alone(
-    query: Tensor, key: Tensor, value: Tensor, mine: Tensor, first: int, scaling: float | None
-) -> tuple[Tensor, Tensor]:
-    """One prompt's causal attention (1, H, R, D) to the keys that are `mine` (N,), and the log of its sum (1, H, R).
+def gathered(places: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """These keys and values, without a copy where they follow one another."""
+    count = len(places)
+    if count and int(places[-1]) - int(places[0]) + 1 == count:
+        run = slice(int(places[0]), int(places[-1]) + 1)
+        return places, key[:, :, run], value[:, :, run]
+    return places, key[:, :, places], value[:, :, places]
 
-    Keys before all rows are chosen; the later ones are all there and hidden where they are not `mine`, so that whose
-    the keys behind a row are moves not one bit of it.
-    """
-    early, late = mine[:first].nonzero().flatten(), mine[first:]
-    found = []
-    if len(early):
-        low, high = int(early[0]), int(early[-1]) + 1
-        chosen = slice(low, high) if high - low == len(early) else early
-        found.append(FLASH(query, key[:, :, chosen], value[:, :, chosen], 0.0, False, scale=scaling))
-    if late.any():
-        seen = late.expand(len(late), -1).tril()
-        hidden = torch.zeros(seen.shape, dtype=query.dtype).masked_fill(~seen, HIDDEN)
-        rows = slice(first, first + len(late))
-        out, log = FLASH(query, key[:, :, rows], value[:, :, rows], 0.0, False, attn_mask=hidden, scale=scaling)
-        blind = ~seen.any(-1)
-        found.append((out.masked_fill(blind[:, None], 0), log.masked_fill(blind, HIDDEN)))
-    if not found:
-        wide = torch.promote_types(query.dtype, torch.float32)
-        log = query.new_full(query.shape[:3], HIDDEN, dtype=wide)
-        return query.new_zeros(*query.shape[:3], value.shape[-1]), log
-    if len(found) == 1:
-        return found[0]  # type: ignore[no-any-return]
-    both = torch.logaddexp(found[0][1], found[1][1])
-    out, more = (x * (log - both).exp()[..., None].to(x.dtype) for x, log in found)
-    return out + more, both
+
+def joined(prompts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    if len(prompts) == 1:
+        return prompts[0]
+    made, logs = zip(*prompts, strict=True)
+    return torch.cat(made), torch.cat(logs)

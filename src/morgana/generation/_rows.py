@@ -14,6 +14,7 @@ from morgana.generation.needs import RowSet
 
 PIECE = {"cpu": 1 << 19, "cuda": 1 << 22}  # scores (batch x heads x rows x keys) that are held at once
 FEWEST = 16  # rows of a piece: fewer cost more calls than they save memory
+RUN = 512  # rows of a piece of which nobody holds the scores
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,13 +70,18 @@ class Rows:
     def pieces(self, heads: int, keys: int) -> list[Rows]:
         """The rows in order, each piece with at most PIECE scores, or FEWEST rows."""
         if (heads, keys) not in self._pieces:
-            self._pieces[heads, keys] = self._cut(heads, keys)
+            most = PIECE.get(self.index.device.type, PIECE["cuda"])
+            self._pieces[heads, keys] = self._cut(max(FEWEST, most // max(1, len(self.index) * heads * keys)))
         return self._pieces[heads, keys]
 
-    def _cut(self, heads: int, keys: int) -> list[Rows]:
+    def runs(self) -> list[Rows]:
+        """The rows in order, RUN a piece, whatever the keys."""
+        if (0, 0) not in self._pieces:
+            self._pieces[0, 0] = self._cut(RUN)
+        return self._pieces[0, 0]
+
+    def _cut(self, size: int) -> list[Rows]:
         count = self.index.shape[1]
-        most = PIECE.get(self.index.device.type, PIECE["cuda"])
-        size = max(FEWEST, most // max(1, len(self.index) * heads * keys))
         if count <= size:
             return [self] if count else []
         return [self.cut(start, min(start + size, count)) for start in range(0, count, size)]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from morgana.generation._block import Block, Drawn, Intervention, current, merged
 from morgana.generation._hooks import hooked
-from morgana.generation._parts import FLASH, split
+from morgana.generation._parts import FLASH, Parted
 from morgana.generation._positions import turned
 from morgana.generation._products import HIDDEN, attention, corner, differing, grouped, reach, scores, sighted
 from morgana.generation._rows import FEWEST, Rows
@@ -136,12 +136,12 @@ def attend(
     states, scaling = (query, key, value), kwargs.get("scaling")
     simple = attention_mask is None and window is None and not (masking or scoring) and rows.even is not None
     apart = simple and splits(block, weighing, states, rows)
-    held = query.shape[1] if (scoring or weighing) and not apart else 1  # heads; a mask serves all
+    held = query.shape[1] if scoring or weighing else 1  # heads; a mask serves all
     with uncast(query.device.type):
+        if apart:
+            return reshared(block, layer, rows, states, scaling, out), weights
         for piece in rows.pieces(held, key.shape[2]):
-            if apart:
-                redone = reshared(block, layer, piece, states, scaling)
-            elif simple:
+            if simple:
                 redone = reweighed(block, layer, piece, states, scaling)
             elif scoring or weighing:
                 before = block.hiding(piece, attention_mask, window)
@@ -235,21 +235,26 @@ def splits(block: Block, weighing: Sequence[int], states: States, rows: Rows) ->
     return one and here and not (torch.is_grad_enabled() and any(x.requires_grad for x in states))
 
 
-def reshared(block: Block, layer: int, piece: Rows, states: States, scaling: float | None) -> Redone:
-    """`reweighed` where only shares are edited: attention to every part apart, mixed by what they have now."""
-    assert piece.even is not None
+def reshared(block: Block, layer: int, rows: Rows, states: States, scaling: float | None, out: Tensor) -> Tensor:
+    """`out` where only shares are edited: attention to every part apart, mixed by what they have now."""
     (i,) = block.active("weights", layer)
-    view, parts = block.view(i, layer, piece.index, piece.owned[0]), block.needs[i].parts
-    assert parts is not None
     query, key, value = states
-    rows, shares = split(piece.take(query), key, value, parts(view), block.first + piece.even[0], scaling)
-    after = block.interventions[i].edit(shares, view)
-    if after is shares:
-        return None
-    fresh = torch.zeros_like(rows[0])
-    for share, row in zip(after.to(query.dtype).unbind(-1), rows, strict=True):
-        fresh.addcmul_(share[..., None], row)
-    return fresh.transpose(1, 2), differing(after, shares).transpose(1, 2)
+    parted: Parted | None = None
+    for piece in rows.runs():
+        assert piece.even is not None
+        view, parts = block.view(i, layer, piece.index, piece.owned[0]), block.needs[i].parts
+        assert parts is not None
+        if parted is None:
+            parted = Parted(key, value, parts(view), query.shape[1])
+        made, shares = parted.split(piece.take(query), block.first + piece.even[0], scaling)
+        after = block.interventions[i].edit(shares, view)
+        if after is shares:
+            continue
+        fresh = torch.zeros_like(made[0])
+        for share, row in zip(after.to(query.dtype).unbind(-1), made, strict=True):
+            fresh.addcmul_(share[..., None], row)
+        out = piece.put(out, fresh.transpose(1, 2), differing(after, shares).transpose(1, 2))
+    return out
 
 
 def reweighed(block: Block, layer: int, piece: Rows, states: States, scaling: float | None) -> Redone:
