@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from morgana.generation.generators.hf import HF
-from morgana.generation.interventions.bair import BAIR, penalty, solve
+from morgana.generation.interventions.bair import BAIR, penalty, restore, solve
 from morgana.generation.layout import Layout
 from morgana.generation.prompts import Spans
 from morgana.generation.view import Reference, View
@@ -225,3 +225,26 @@ def test_the_scale_is_found_on_rows_of_any_shape(kind, count):
     scale = solve(shape, wanted)
     best = sharpness(100 * shape, total)
     torch.testing.assert_close(sharpness(scale * shape, total), torch.minimum(wanted, best), atol=1e-6, rtol=0)
+
+
+def test_a_row_that_cannot_be_as_sharp_as_asked_has_no_slope_in_its_scale():
+    """Two tokens nearly tie: T stays at 100 whatever the scores, and only T's being 100 is differentiated."""
+    seen = torch.tensor([2.0, 2.001, 0, 0, -1, -1, 0, 0.5, 0.3, 0.2], dtype=torch.float64).view(1, 1, 1, -1)
+    draw = torch.Generator().manual_seed(0)
+    weight = torch.randn(seen.shape, dtype=torch.float64, generator=draw)
+    sharp = torch.full((1, 1, 1, 1), 0.9, dtype=torch.float64, requires_grad=True)
+    start = seen.clone().requires_grad_()
+    assert solve(start, sharp).item() == 100
+    (restore(start, sharp) * weight).sum().backward()
+    assert sharp.grad.item() == 0
+    for place in range(10):
+        step = 1e-7 * (torch.arange(10) == place).double()
+        up, down = ((restore(seen + s * step, sharp.detach()) * weight).sum() for s in (1, -1))
+        torch.testing.assert_close(start.grad[0, 0, 0, place], (up - down) / 2e-7, atol=1e-3, rtol=1e-4)
+
+
+def test_a_prompt_that_is_all_image_is_edited():
+    alone = layout((0, 0, 40))
+    target = Reference({0: torch.zeros(1, 3, dtype=torch.float64)}, {0: torch.full((1, 3), 0.5, dtype=torch.float64)})
+    given = torch.randn(1, 3, 1, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert BAIR().edit(given, View(alone, 0, target)).isfinite().all()

@@ -74,7 +74,24 @@ def test_rounded_queries_change_no_result(path, k, monkeypatch):
     assert found(path, "cuda", k) == wanted
 
 
-@pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "mps", "CUDA", "", "cuda:-1"])
+class Refusing(Faiss):
+    def search(self, queries, k, only=None):
+        raise RuntimeError("Error in void f() at /x/IVF.cu:12: GPU IVF index only supports nprobe selection up to 2048")
+
+
+@pytest.mark.parametrize("path", ["Flat()"], indirect=True)
+def test_what_a_gpu_refuses_is_searched_on_the_cpu_with_a_warning(path, monkeypatch):
+    wanted = found(path, "cpu", 10)
+    monkeypatch.setattr(flat, "on", lambda index, device: Refusing(index) if device == "cuda" else None)
+    with pytest.warns(UserWarning, match="this search .*only supports nprobe.*searched on the CPU"):
+        assert found(path, "cuda", 10) == wanted
+
+
+def test_torchs_own_devices_are_taken(path):
+    assert found(path, torch.device("cuda"), 10) == found(path, torch.device("cpu"), 10)
+
+
+@pytest.mark.parametrize("device", [None, 3, "gpu", "cuda:", "cuda:x", "mps", "CUDA", "", "cuda:-1"])
 def test_a_device_that_is_none_is_refused(path, device):
     with pytest.raises(SpecError, match=f"device='{device}'; an index is searched on 'cpu', 'cuda' or"):
         Index.open(path, ENCODER, device=device)

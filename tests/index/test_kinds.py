@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -218,6 +219,14 @@ UNKEPT = {
     "surrogates": (Document("v150", "a \udc00 text"), "lone surrogates"),
     "too long": (Document("v150", "a" * 200_001), "200001 characters"),
     "metadata": (Document("v150", "a text", metadata={"of": object()}), "cannot be written as JSON"),
+    "no text": (Document("v150", None), "its text is a NoneType; give a string"),
+    "bytes as text": (Document("v150", b"a text"), "its text is a bytes; give a string"),
+    "a number as image": (Document("v150", image=7), "its image is 7; give a path"),
+    "NUL in a path": (Document("v150", image=Path("a\0.png")), "give a path that can be written in UTF-8"),
+    "a path that is no UTF-8": (
+        Document("v150", image=Path("a\udcff.png")),
+        "give a path that can be written in UTF-8",
+    ),
     "a spoiled row": (Spoiled("v150", why="its line is no JSON"), "its line is no JSON"),
 }
 
@@ -229,6 +238,22 @@ def test_of_ready_documents_the_one_that_cannot_be_stored_is_named(tmp_path, why
     with pytest.raises(StoreError, match=f"{re.escape(repr(bad.id))}: .*{message}"):
         from_vectors(given, rows(152), ENCODER, tmp_path / "index")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("given", ["v3", None, {"id": "v3"}, ("v3", "a text")])
+def test_what_is_no_document_is_named_by_its_row(tmp_path, given):
+    with pytest.raises(StoreError, match=f"row 3 has {re.escape(repr(given))} as its document"):
+        from_vectors([*documents(3), given, *documents(1, "w")], rows(5), ENCODER, tmp_path / "index")
+
+
+@pytest.mark.parametrize("scale", [1e-40, 1e-30, 1e-22, 1e-18, 1e18, 1e22, 1e30, 1e37])
+def test_ready_vectors_of_any_finite_length_are_made_unit_length(tmp_path, scale):
+    given = rows(50)
+    given[::7] *= scale
+    index = from_vectors(documents(50), given, ENCODER, tmp_path / "index")
+    exact = from_vectors(documents(50), rows(50), ENCODER, tmp_path / "exact")
+    theirs, ours = (np.asarray(one.segments[0].vectors, dtype=np.float32) for one in (exact, index))
+    np.testing.assert_allclose(ours, theirs, atol=2e-3 if scale < 1e-38 else 1e-6)
 
 
 def test_ready_documents_stand_in_their_order_with_all_that_they_have(tmp_path):

@@ -21,6 +21,7 @@ from morgana.types import Corpus, Document, Encoder, Pixels, SpecError, StoreErr
 
 EMBED = ("text", "image", "both")
 EXACT = 1e-3  # how far from unit length an encoder's vectors may be
+TOGETHER = 1 << 22  # characters that are looked at all at once
 AHEAD = 2  # batches that are decoded while one is encoded
 
 
@@ -71,8 +72,12 @@ def unkept(document: Document) -> str | None:
         return document.why
     if not writable(document.id):
         return "its id is empty or cannot be written in UTF-8; give it another"
+    if not isinstance(document.text, str):
+        return f"its text is a {type(document.text).__name__}; give a string"
     if why := unfit(document.text):
         return why
+    if document.image is not None and not (isinstance(document.image, Path) and writable(str(document.image))):
+        return f"its image is {document.image!r:.60}; give a path that can be written in UTF-8"
     if not document.metadata:
         return None
     try:
@@ -83,11 +88,12 @@ def unkept(document: Document) -> str | None:
 
 
 def first_unkept(documents: Sequence[Document]) -> tuple[Document, str] | None:
-    """The first that cannot be stored, and why; texts without metadata are looked at all at once."""
+    """The first that cannot be stored, and why; texts with neither image nor metadata are looked at all at once."""
     ids, texts = [d.id for d in documents], [d.text for d in documents]
     if {*map(type, documents)} == {Document} and {*map(type, ids), *map(type, texts)} == {str} and all(ids):
-        short = max(map(len, ids)) + max(map(len, texts)) <= LONGEST_TEXT
-        if short and not any(d.metadata for d in documents) and not ill_formed("".join(ids) + "".join(texts)):
+        short = max(map(len, ids + texts)) <= LONGEST_TEXT and sum(map(len, texts)) <= TOGETHER
+        bare = not any(d.metadata or d.image is not None for d in documents)
+        if short and bare and not ill_formed("".join(ids) + "".join(texts)):
             return None
     return next(((d, why) for d in documents if (why := unkept(d))), None)
 

@@ -203,7 +203,7 @@ def unfinished(folder: Path) -> str:
     """What to do about a missing index, by whether a build of it was interrupted."""
     if staging(folder).is_dir():
         again = "run the same `morgana index build` again and it continues, or says why it cannot"
-        return f"; its build was interrupted: {again}"
+        return f"; its build was interrupted: {again}; `from_vectors` begins anew"
     return "; build it: morgana index build CORPUS --encoder ENCODER --out " + shlex.quote(str(folder))
 
 

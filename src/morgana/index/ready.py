@@ -20,6 +20,7 @@ from morgana.index.kinds.flat import Flat
 from morgana.index.vectors import Rows
 from morgana.types import Document, Encoder, SpecError, StoreError
 
+TINY = 1e-15  # shorter rows, and longer than its inverse, have squares that float32 cannot hold
 PIECE = 1_024  # rows at a time: with more documents alive Python looks for garbage in vain
 
 
@@ -69,8 +70,11 @@ def pieces(documents: Iterator[Document], vectors: NDArray[np.floating]) -> Iter
         rows = np.asarray(vectors[start : start + len(some)], dtype=np.float32)
         if start + len(some) < min(start + PIECE, len(vectors)):
             raise StoreError(f"{len(vectors)} vectors and {start + len(some)} documents; give each vector a document")
+        for number, document in enumerate(some, start):
+            if not isinstance(document, Document):
+                raise StoreError(f"row {number} has {document!r:.60} as its document; give it as a Document(id, …)")
         if bad := first_unkept(some):
-            raise StoreError(f"{bad[0].id!r}: {bad[1]}")
+            raise StoreError(f"{bad[0].id!r:.80}: {bad[1]}")
         yield some, unit(rows, some, start)
     if next(documents, None) is not None:
         raise StoreError(f"{len(vectors)} vectors and more documents; give each document a vector")
@@ -79,9 +83,16 @@ def pieces(documents: Iterator[Document], vectors: NDArray[np.floating]) -> Iter
 def unit(rows: Rows, documents: list[Document], start: int) -> Rows:
     """Rows of unit length; SpecError naming the first that has no direction."""
     lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows))
-    bad = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
-    if len(bad):
-        row = int(bad[0])
-        raise SpecError(f"row {start + row}, of {documents[row].id!r}, is zero or holds NaN or infinity; leave it out")
+    odd = np.flatnonzero(~((lengths > TINY) & (lengths < 1 / TINY)))
+    if len(odd):
+        wide = rows[odd].astype(np.float64)
+        exact = np.sqrt(np.einsum("nd,nd->n", wide, wide))
+        bad = np.flatnonzero(~(np.isfinite(exact) & (exact > 0)))
+        if len(bad):
+            row = int(odd[bad[0]])
+            told = f"row {start + row}, of {documents[row].id!r}, is zero or holds NaN or infinity"
+            raise SpecError(f"{told}; leave it out")
+        rows, lengths[odd] = rows.copy(), 1
+        rows[odd] = wide / exact[:, None]
     made: Rows = rows / lengths[:, None]
     return made

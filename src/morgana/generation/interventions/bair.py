@@ -14,8 +14,8 @@ from morgana.generation.view import Reference, View
 from morgana.spec import part
 from morgana.types import SpecError
 
-# T lies between two of SCALES, then of FINER scales between those; Newton's STEPS end within 1e-6 in sharpness, where
-# the paper allows 1e-4.
+# T lies between two of SCALES, then of FINER scales between those; Newton's STEPS end within 1e-6 in sharpness
+# (4e-6 in float32), where the paper allows 1e-4.
 SCALES = (1e-6, *(0.05 * 2000 ** (n / 10) for n in range(11)))  # to 100
 FINER = 12
 STEPS = 2
@@ -73,6 +73,8 @@ class BAIR:
 
 def log_sum(text: Tensor) -> Tensor:
     """`logsumexp` in operations that `solve` has too: each costs most the first time. NaN where all is -inf."""
+    if not text.shape[-1]:
+        return text.logsumexp(-1, keepdim=True)
     top = text.amax(-1, keepdim=True)
     return (text - top).exp().sum(-1, keepdim=True).log() + top
 
@@ -147,7 +149,8 @@ def solve(shape: Tensor, sharp: Tensor, hidden: Tensor | None = None) -> Tensor:
     if shape.requires_grad or sharp.requires_grad:
         gap, slope = step(scale)
         slope = slope.detach()
-        error = torch.where(slope > 1e-6, gap / slope.clamp(min=1e-12), 0.0)
+        reached = (slope > 1e-6) & (scale < SCALES[-1])  # a row that stays short of it stays at 100
+        error = torch.where(reached, gap / slope.clamp(min=1e-12), 0.0)
         scale = scale + (error - error.detach())
     return scale.view(*shape.shape[:3], 1)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import warnings
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from morgana.index.kinds._base import Bits, Faiss, Searcher, library, why
 from morgana.index.vectors import Rows
 from morgana.types import SpecError
 
-DEVICE = re.compile(r"cpu|cuda(:\d{1,3})?")
+DEVICE = re.compile(r"cpu|cuda(:\d+)?")
 MOST = 2_048  # rows that FAISS finds on a GPU
 SLACK = 1e-3  # queries of length 1 are rounded to float16 there: a cosine is off by 2^-11 at most
 
@@ -27,22 +29,34 @@ class OnGPU:
         self.size, self.selects, self.slack = here.size, here.selects, here.slack + SLACK
 
     def search(self, queries: Rows, k: int, only: Bits | None = None) -> tuple[Rows, NDArray[np.int64]]:
-        return (self.moved if only is None and k <= MOST else self.here).search(queries, k, only)
+        if only is None and k <= MOST:
+            try:
+                return self.moved.search(queries, k)
+            except RuntimeError as error:  # lists to probe, memory, …
+                refused("this search", error)
+        return self.here.search(queries, k, only)
 
 
 def on(index: Any, device: str) -> Faiss | None:
-    """A copy of a FAISS index on a GPU; None where no GPU is asked for, or found, or its kind is for CPUs alone."""
+    """A copy of a FAISS index on a GPU; None where no GPU is asked for or found, or FAISS refuses, with a warning."""
     number = asked(device)
     if number is None:
         return None
-    faiss = library()
-    resources = faiss.StandardGpuResources()
     try:
-        return Faiss(faiss.index_cpu_to_gpu(resources, number, index), resources)
-    except RuntimeError as error:
-        if re.search("not (implemented|supported)", str(error)):  # HNSW, SQ8, …
-            return None
-        raise SpecError(f"FAISS cannot search on {device!r}: {why(error)}; take device='cpu'") from None
+        return Faiss(library().index_cpu_to_gpu(scratch(number), number, index))
+    except RuntimeError as error:  # HNSW, SQ8, long codes, memory, …
+        refused(type(index).__name__, error)
+    return None
+
+
+@cache
+def scratch(number: int) -> Any:
+    """The memory that all indexes on one GPU work in."""
+    return library().StandardGpuResources()
+
+
+def refused(what: str, error: RuntimeError) -> None:
+    warnings.warn(f"FAISS has no GPU form of {what} ({why(error)}); it is searched on the CPU", stacklevel=2)
 
 
 def either(moved: Faiss | None, here: Searcher) -> Searcher:
@@ -51,6 +65,7 @@ def either(moved: Faiss | None, here: Searcher) -> Searcher:
 
 def asked(device: str) -> int | None:
     """The GPU that `device` names, by FAISS's number; None for the CPU. SpecError where there is no such device."""
+    device = str(device)  # torch's too
     if not DEVICE.fullmatch(device):
         raise SpecError(f"device={device!r}; an index is searched on 'cpu', 'cuda' or one GPU of several, 'cuda:1'")
     count = 0 if device == "cpu" else getattr(library(), "get_num_gpus", int)()  # FAISS for CPUs has no such function
