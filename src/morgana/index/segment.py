@@ -136,8 +136,9 @@ class Segment:
 
     def bound(self, searcher: Searcher, scores: Rows, *, rest: bool) -> Rows:
         """What no row of the `rest` exceeds, (B,): the last score, where the best were all found or all looked at."""
-        known = rest and (searcher.final or searcher is self.thorough)
-        return scores[:, -1] + np.float32(searcher.slack) if known else nothing(scores)
+        if not (rest and (searcher.final or searcher is self.thorough)):
+            return nothing(scores)
+        return scores[:, -1] + np.float32(searcher.slack) if searcher.slack else scores[:, -1]
 
     @cached_property
     def columns(self) -> Columns:
