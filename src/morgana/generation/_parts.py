@@ -26,10 +26,13 @@ def shared(weights: Tensor, parts: Tensor, edit: Callable[[Tensor], Tensor]) -> 
 
 
 class Parted:
-    """A layer's keys and values (B, G, N, D), and for every part and prompt those that are its own, gathered once."""
+    """A layer's keys and values (B, G, N, D) for H heads, and every part's and prompt's own ones, gathered once."""
 
     def __init__(self, key: Tensor, value: Tensor, parts: Tensor, heads: int) -> None:
-        self.key, self.value, self.parts, self.heads = key, value, parts[:, 0], heads
+        repeated = heads // key.shape[1]
+        if repeated > 1:
+            key, value = (x.repeat_interleave(repeated, 1) for x in (key, value))
+        self.key, self.value, self.parts = key, value, parts[:, 0]
         self.own = [
             [gathered(member.nonzero().flatten(), key[i : i + 1], value[i : i + 1]) for i, member in enumerate(part)]
             for part in self.parts.unbind(1)
@@ -58,13 +61,13 @@ class Parted:
         places, key, value = self.own[part][prompt]
         early, late, found = int((places < first).sum()), self.parts[prompt, part, rows], []
         if early:
-            found.append(self.flash(query, key[:, :, :early], value[:, :, :early], scaling))
+            found.append(flash(query, key[:, :, :early], value[:, :, :early], scaling))
         if late.all():
-            found.append(self.flash(query, *self.among(prompt, rows), scaling, causal=True))
+            found.append(flash(query, *self.among(prompt, rows), scaling, causal=True))
         elif late.any():
             seen = late.expand(len(late), -1).tril()
             hidden = torch.zeros(seen.shape, dtype=query.dtype).masked_fill_(~seen, HIDDEN)
-            out, log = self.flash(query, *self.among(prompt, rows), scaling, hidden)
+            out, log = flash(query, *self.among(prompt, rows), scaling, hidden)
             blind = ~seen.any(-1)
             found.append((out.masked_fill_(blind[:, None], 0), log.masked_fill_(blind, HIDDEN)))
         if not found:
@@ -80,21 +83,18 @@ class Parted:
     def among(self, prompt: int, rows: slice) -> tuple[Tensor, Tensor]:
         return self.key[prompt : prompt + 1, :, rows], self.value[prompt : prompt + 1, :, rows]
 
-    def flash(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        scaling: float | None,
-        hidden: Tensor | None = None,
-        *,
-        causal: bool = False,
-    ) -> tuple[Tensor, Tensor]:
-        repeated = self.heads // key.shape[1]
-        if repeated > 1:
-            key, value = (x.repeat_interleave(repeated, 1) for x in (key, value))
-        made: tuple[Tensor, Tensor] = FLASH(query, key, value, 0.0, causal, attn_mask=hidden, scale=scaling)
-        return made
+
+def flash(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scaling: float | None,
+    hidden: Tensor | None = None,
+    *,
+    causal: bool = False,
+) -> tuple[Tensor, Tensor]:
+    made: tuple[Tensor, Tensor] = FLASH(query, key, value, 0.0, causal, attn_mask=hidden, scale=scaling)
+    return made
 
 
 def gathered(places: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -74,11 +74,10 @@ class Rows:
             self._pieces[heads, keys] = self._cut(max(FEWEST, most // max(1, len(self.index) * heads * keys)))
         return self._pieces[heads, keys]
 
+    @cached_property
     def runs(self) -> list[Rows]:
         """The rows in order, RUN a piece, whatever the keys."""
-        if (0, 0) not in self._pieces:
-            self._pieces[0, 0] = self._cut(RUN)
-        return self._pieces[0, 0]
+        return self._cut(RUN)
 
     def _cut(self, size: int) -> list[Rows]:
         count = self.index.shape[1]

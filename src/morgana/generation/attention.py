@@ -239,13 +239,12 @@ def reshared(block: Block, layer: int, rows: Rows, states: States, scaling: floa
     """`out` where only shares are edited: attention to every part apart, mixed by what they have now."""
     (i,) = block.active("weights", layer)
     query, key, value = states
-    parted: Parted | None = None
-    for piece in rows.runs():
+    parts = block.needs[i].parts
+    assert parts is not None
+    parted = Parted(key, value, parts(block.view(i, layer, rows.index, rows.owned[0])), query.shape[1])
+    for piece in rows.runs:
         assert piece.even is not None
-        view, parts = block.view(i, layer, piece.index, piece.owned[0]), block.needs[i].parts
-        assert parts is not None
-        if parted is None:
-            parted = Parted(key, value, parts(view), query.shape[1])
+        view = block.view(i, layer, piece.index, piece.owned[0])
         made, shares = parted.split(piece.take(query), block.first + piece.even[0], scaling)
         after = block.interventions[i].edit(shares, view)
         if after is shares:

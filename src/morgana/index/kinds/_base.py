@@ -131,7 +131,7 @@ def viewed(vectors: Half) -> Any:
 
 def why(error: BaseException) -> str:
     """What FAISS says, less where in its sources it says so."""
-    return re.sub(r"^Error in .*\.(cpp|h):\d+: ", "", str(error).split("\n")[0])[-200:]
+    return re.sub(r"^Error in .*\.(cpp|h|cu|cuh):\d+: ", "", str(error).split("\n")[0])[-200:]
 
 
 def store(index: Any, path: Path, flags: int = 0) -> None:

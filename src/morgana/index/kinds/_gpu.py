@@ -56,7 +56,7 @@ def scratch(number: int) -> Any:
 
 
 def refused(what: str, error: RuntimeError) -> None:
-    warnings.warn(f"FAISS has no GPU form of {what} ({why(error)}); it is searched on the CPU", stacklevel=2)
+    warnings.warn(f"FAISS refuses {what} on the GPU ({why(error)}); it is searched on the CPU", stacklevel=2)
 
 
 def either(moved: Faiss | None, here: Searcher) -> Searcher:
