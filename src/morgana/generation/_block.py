@@ -90,24 +90,20 @@ class Block:
         return tuple(part.needs for part in self.interventions)
 
     @cached_property
-    def _layers(self) -> tuple[range, ...]:
-        return tuple(needs.layers.of(self.depth) for needs in self.needs)
-
-    @cached_property
     def _active(self) -> dict[tuple[Place, int], tuple[int, ...]]:
-        return {}
+        found: dict[tuple[Place, int], tuple[int, ...]] = {}
+        for i, needs in enumerate(self.needs):
+            place: Place = "scores" if self.calibrating else "weights" if needs.at == "shares" else needs.at
+            for layer in needs.layers.of(self.depth):
+                found[place, layer] = (*found.get((place, layer), ()), i)
+        return found
 
     def active(self, place: Place, layer: int) -> tuple[int, ...]:
         """Which interventions reach in at this place of this layer; in a calibration all of them see the scores.
 
         Shares are told apart where weights are edited.
         """
-        if (place, layer) not in self._active:
-            at = ["scores" if self.calibrating else needs.at for needs in self.needs]
-            at = ["weights" if one == "shares" else one for one in at]
-            found = (i for i, layers in enumerate(self._layers) if at[i] == place and layer in layers)
-            self._active[place, layer] = tuple(found)
-        return self._active[place, layer]
+        return self._active.get((place, layer), ())
 
     def open(self, queries: int, keys: int, batch: int, layer: int) -> None:
         """Note which pass this is; SpecError when it is over other prompts than the spans describe."""

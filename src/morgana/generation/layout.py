@@ -93,7 +93,7 @@ class Columns:
     def put(self, scores: Tensor, values: Tensor) -> Tensor:
         """Scores (B, H, R, N) with `values` (B, H, R, K) in these columns."""
         if self.run is not None:
-            return torch.cat([scores[..., : self.run.start], values, scores[..., self.run.stop :]], -1)
+            return scores.slice_scatter(values, -1, self.run.start, self.run.stop)
         index = self.index[:, None, None].expand(-1, *scores.shape[1:3], -1)
         if self.full:
             return scores.scatter(-1, index, values)

@@ -111,38 +111,38 @@ def restore(seen: Tensor, sharp: Tensor, hidden: Tensor | None = None) -> Tensor
 def solve(shape: Tensor, sharp: Tensor, hidden: Tensor | None = None) -> Tensor:
     """T of at most 100 with sharpness(softmax(T shape)) = sharp, for every row at once, (B, H, R, 1).
 
-    Entropy falls with T, so that T is bracketed, by many scales at once; Newton's steps, for its logarithm, begin where
-    a line through the bracket's ends says. A row that cannot be that sharp gets 100. The gradient is that of the
-    implicit function. What is `hidden` has the shape COLD.
+    Entropy falls with T, so that T is bracketed, by many scales at once; Newton's steps begin where a line through the
+    bracket's ends, in the entropy's logarithm, says. A row that cannot be that sharp gets 100. The gradient is that of
+    the implicit function. What is `hidden` has the shape COLD.
     """
     along = (shape - shape.amax(-1, keepdim=True)).view(-1, 1, shape.shape[-1])
     moments = torch.cat([torch.ones_like(along), along, along.square()], 1).transpose(1, 2)
     most = math.log(max(2, shape.shape[-1])) if hidden is None else entropy_at_most(hidden).to(shape.dtype)
     asked = ((1 - sharp) * most).expand(*shape.shape[:3], 1).reshape(-1, 1)
-    wanted = asked.log()
 
-    def at(scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # entropy at scales (rows, K), mean and mean square
+    def at(scale: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # entropy at scales (rows, K), and what it is of
         weights = (scale[..., None] * along).clamp_(min=FAINT).exp_()
         total, first, second = torch.bmm(weights, moments).unbind(-1)
         mean = first / total
-        return torch.addcmul(total.log(), scale, mean, value=-1), mean, second / total
+        return torch.addcmul(total.log(), scale, mean, value=-1), mean, second, total
 
-    def near(points: Tensor) -> tuple[Tensor, Tensor]:  # two neighbours among scales (rows, K), and their entropies
-        entropy, _, _ = at(points)
-        place = (entropy > asked).sum(-1, keepdim=True).clamp_(1, points.shape[1] - 1) + ends
-        return points.gather(1, place), entropy.gather(1, place)
+    def near(points: Tensor) -> tuple[Tensor, Tensor]:  # entropies of scales (rows, K), places of two neighbours
+        entropy, *_ = at(points)
+        return entropy, (entropy > asked).sum(-1, keepdim=True).clamp_(1, points.shape[1] - 1) + ends
 
-    def step(scale: Tensor) -> tuple[Tensor, Tensor]:  # log entropy less what is wanted, and how fast it falls
-        entropy, mean, square = at(scale)
-        entropy = entropy.clamp_(min=LEAST)
-        return entropy.log() - wanted, torch.addcmul(square, mean, mean, value=-1).mul_(scale) / entropy
+    def step(scale: Tensor) -> tuple[Tensor, Tensor]:  # entropy less what is asked, and how fast it falls
+        entropy, mean, second, total = at(scale)
+        return entropy - asked, torch.addcmul(second / total, mean, mean, value=-1).mul_(scale)
 
     with torch.no_grad():
         scales, ramp, ends = brackets(shape.dtype, shape.device)
-        low, high = near(scales.expand(len(asked), -1))[0].chunk(2, 1)
-        points, entropy = near(torch.lerp(low, high, ramp))
-        (low, high), (above, below) = points.chunk(2, 1), entropy.clamp_(min=LEAST).log_().chunk(2, 1)
-        scale = torch.lerp(low, high, ((above - wanted) / (above - below).clamp_(min=1e-12)).clamp_(0, 1))
+        _, place = near(scales.expand(len(asked), -1))
+        low, high = scales.take(place).chunk(2, 1)
+        points = torch.lerp(low, high, ramp)
+        entropy, place = near(points)
+        (low, high), around = points.gather(1, place).chunk(2, 1), entropy.gather(1, place).clamp_(min=LEAST).log_()
+        above, below = around.chunk(2, 1)
+        scale = torch.lerp(low, high, ((above - asked.log()) / (above - below).clamp_(min=1e-12)).clamp_(0, 1))
         for _ in range(STEPS):
             gap, slope = step(scale)
             scale = torch.addcdiv(scale, gap, slope.clamp_(min=1e-12)).clamp_(low, high)
@@ -177,4 +177,4 @@ def level_headed(scores: Tensor, text: Tensor) -> Tensor:
 def penalty(scores: Tensor, layout: Layout, safe_tail: int) -> Tensor:
     """What scores (B, H, R, N) lose: text, by how much its first and last fifth exceed its mean, rising to the ends."""
     over, slopes = layout.ends(scores.dtype, safe_tail)
-    return ((scores.flatten(1, 2) @ over).relu() @ slopes).view_as(scores)
+    return torch.bmm(torch.bmm(scores.flatten(1, 2), over).relu(), slopes).view_as(scores)
