@@ -23,9 +23,9 @@ def grouped(left: Tensor, right: Tensor) -> Tensor:
     return made.view(batch, heads, rows, right.shape[-1])
 
 
-def corner(rows: tuple[int, int], keys: int, device: torch.device) -> Tensor:
-    """(1, 1, R, keys - rows[0]) the part of the causal mask that hides anything from these tokens: its last columns."""
-    return torch.full((1, 1, rows[1] - rows[0], keys - rows[0]), HIDDEN, device=device).triu_(1)
+def corner(rows: int, device: torch.device) -> Tensor:
+    """(R, R) what hides from tokens that follow one another those behind them, added to scores."""
+    return torch.full((rows, rows), HIDDEN, device=device).triu_(1)
 
 
 def masks(
@@ -41,9 +41,10 @@ def masks(
     `even` are the queries that the rows are, if they are the same run of them in every prompt.
     """
     if attention_mask is None and window is None and even is not None:
-        start = first + even[0]
-        made = torch.nn.functional.pad(corner((start, first + even[1]), keys, index.device), (start, 0))
-        return made.expand(len(index), -1, -1, -1)
+        start, stop = first + even[0], first + even[1]
+        made = torch.nn.functional.pad(corner(stop - start, index.device), (start, 0))
+        made = torch.nn.functional.pad(made, (0, keys - stop), value=HIDDEN)
+        return made.expand(len(index), 1, -1, -1)
     place = index - first
     if attention_mask is None or attention_mask.dim() == 2:  # causal; 2: FlashAttention's padding mask
         column, row = torch.arange(keys, device=index.device), index[:, None, :, None]

@@ -9,10 +9,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from morgana.generation._products import corner
 from morgana.generation.layout import Layout
 from morgana.generation.needs import RowSet
 
-PIECE = {"cpu": 1 << 19, "cuda": 1 << 22}  # scores (batch x heads x rows x keys) that are held at once
+PIECE = {"cpu": 1 << 20, "cuda": 1 << 22}  # scores (batch x heads x rows x keys) that are held at once
 FEWEST = 16  # rows of a piece: fewer cost more calls than they save memory
 RUN = 512  # rows of a piece of which nobody holds the scores
 
@@ -62,6 +63,17 @@ class Rows:
         """Of every row that is no filling: its batch row, its place in `index`, and its query."""
         batch, place = self.valid.nonzero(as_tuple=True)
         return batch, place, self.place[batch, place]
+
+    @cached_property
+    def among(self) -> Tensor:
+        """(R, R) the part of the causal mask by which rows that follow one another hide one from another."""
+        return corner(self.index.shape[1], self.index.device)
+
+    def run(self, place: int) -> slice | None:
+        """The tokens that the rows are, where all are owned at this place and the same run in every prompt."""
+        if self.even is None or not self.all_owned[place]:
+            return None
+        return slice(self.first + self.even[0], self.first + self.even[1])
 
     @cached_property
     def _pieces(self) -> dict[tuple[int, int], list[Rows]]:

@@ -19,7 +19,7 @@ from morgana.generation._block import Block, Drawn, Intervention, current, merge
 from morgana.generation._hooks import hooked
 from morgana.generation._parts import FLASH, Parted
 from morgana.generation._positions import turned
-from morgana.generation._products import HIDDEN, attention, corner, differing, grouped, reach, scores, sighted
+from morgana.generation._products import HIDDEN, attention, differing, grouped, reach, scores, sighted
 from morgana.generation._rows import FEWEST, Rows
 from morgana.generation.layout import Layout
 from morgana.generation.prompts import Spans
@@ -159,13 +159,18 @@ def uncast(device: str) -> AbstractContextManager[Any]:
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
-def edited(block: Block, x: Tensor, layer: int, piece: Rows, active: Sequence[int], offset: int) -> Tensor:
-    """Every active intervention's edit of its own rows (…, R, N), in order; `offset` is where they begin in `owned`."""
+def edited(
+    block: Block, x: Tensor, layer: int, piece: Rows, active: Sequence[int], offset: int, *, spent: bool = False
+) -> Tensor:
+    """Every active intervention's edit of its own rows (…, R, N), in order; `offset` is where they begin in `owned`.
+
+    `spent`: `x` may be written over.
+    """
     for place, i in enumerate(active, offset):
         if not piece.any_owned[place]:
             continue
         mine = piece.owned[place]
-        after = block.edit(i, x, layer, piece.index, mine)
+        after = block.edit(i, x, layer, piece.index, mine, run=piece.run(place), spent=spent)
         x = x if block.calibrating else merged(x, after, mine[:, None, :, None], whole=piece.all_owned[place])
     return x
 
@@ -263,15 +268,24 @@ def reweighed(block: Block, layer: int, piece: Rows, states: States, scaling: fl
     """
     assert piece.even is not None
     query, key, value = states
-    first, last = (block.first + place for place in piece.even)
+    first, last = (piece.first + place for place in piece.even)
     stop = max(last, block.layout.visual.stop)
     value = value[:, :, :stop]
-    raw = scores(piece.take(query), key[:, :, :stop], scaling)
-    raw[..., first:] += corner((first, last), stop, raw.device)
-    spent = not raw.requires_grad
-    given = torch.softmax(raw, -1, out=raw) if spent else raw.softmax(-1)
-    after = edited(block, given, layer, piece, block.active("weights", layer), 0)
+
+    def weights() -> Tensor:
+        raw = scores(piece.take(query), key[:, :, :stop], scaling)
+        raw[..., first:last] += piece.among
+        if stop > last:
+            raw[..., last:] = HIDDEN
+        return raw.softmax(-1) if raw.requires_grad else torch.softmax(raw, -1, out=raw)
+
+    given, active = weights(), block.active("weights", layer)
+    spent, start = len(active) == 1 and piece.all_owned[0] and not given.requires_grad, given[..., 0].clone()
+    after = edited(block, given, layer, piece, active, 0, spent=spent)
     if after is given:
         return None
     fresh = grouped(after.to(value.dtype), value).transpose(1, 2)
-    return fresh, differing(after, given, spent=spent).transpose(1, 2)
+    changed = after[..., 0] != start  # what hides some keys moves the weights of all
+    if not bool(changed.all()):
+        changed = differing(after, weights() if spent else given, spent=not given.requires_grad)
+    return fresh, changed.transpose(1, 2)

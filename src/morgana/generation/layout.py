@@ -54,6 +54,11 @@ class Columns:
         return self.valid.sum(-1)[:, None, None, None]
 
     @cached_property
+    def sizes(self) -> list[int]:
+        """Real columns a row."""
+        return self.valid.sum(-1).tolist()
+
+    @cached_property
     def stop(self) -> int:
         """Columns up to the last of these."""
         return int(self.index.max()) + 1 if self.index.shape[1] else 0
@@ -73,6 +78,13 @@ class Columns:
             made[..., self.run] += values
             return made
         return self.put(scores, self.take(scores) + values)
+
+    def multiply(self, weights: Tensor, values: Tensor) -> Tensor:
+        """Weights (B, H, R, N), written over, times `values`, broadcastable to (B, H, R, K), in these columns."""
+        if self.run is None:
+            return self.put(weights, self.take(weights) * values)
+        weights[..., self.run] *= values
+        return weights
 
     def sum(self, weights: Tensor) -> Tensor:
         """(B, H, R, 1) what these columns have of weights (B, H, R, N)."""

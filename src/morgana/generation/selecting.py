@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
 ASKED = 32  # tokens whose addition is computed anew at once
+
+
+def smallest(scores: Tensor, ranks: Sequence[int]) -> Tensor:
+    """(B, R, 1) the score of rank k, from 0, among those of every row of `scores` (B, R, N), for each k of B prompts.
+
+    Numpy finds it three times as quickly as torch on a CPU.
+    """
+    if len(set(ranks)) > 1:
+        return torch.cat([smallest(x[None], [k]) for x, k in zip(scores, ranks, strict=True)])
+    k = ranks[0]
+    if scores.device.type == "cpu":
+        return torch.from_numpy(np.partition(scores.numpy(), k, -1)[..., k : k + 1])
+    return scores.kthvalue(k + 1, -1, keepdim=True).values
 
 
 def cosine(left: Tensor, right: Tensor | None = None) -> Tensor:

@@ -32,7 +32,9 @@ class View:
     """One layer of one pass, as an intervention sees it.
 
     `rows` (B, R) says which token of its prompt row each row of the edited tensor is, and `mine` (B, R) which of them
-    the intervention asked for; what it does to the others is dropped. `memory` is its own, and lives from one prompt's
+    the intervention asked for; what it does to the others is dropped. `run` is where all rows are its own and the same
+    tokens in every prompt, one behind the other. Where `spent`, what is
+    edited may be written over, and given back as another tensor. `memory` is its own, and lives from one prompt's
     first layer to the answer's last token.
     """
 
@@ -41,6 +43,8 @@ class View:
     reference: Reference | None = None
     rows: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.long))
     mine: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.bool))
+    run: slice | None = None
+    spent: bool = False
     depth: int = 0  # layers of the text tower
     heads: int = 0  # query heads of the text tower
     keys: int = 0  # tokens of the pass, cached ones too: N

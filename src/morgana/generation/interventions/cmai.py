@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from morgana.generation.needs import Depth, Layers, Needs, after_image
+from morgana.generation.selecting import smallest
 from morgana.generation.view import View
 from morgana.spec import part
 from morgana.types import SpecError
@@ -19,7 +20,8 @@ class CMAI:
 
     Focus F = A_tt A_ti: attention of text to the image, gathered through attention of text to text (rows of A_tt sum to
     one over the text behind the image). Thresholds and layers are not published as far as we could find: a quantile of
-    each row, at all layers, means over heads, and the same tokens hidden for all heads.
+    each row, at all layers, means over heads, and the same tokens hidden for all heads. What ties with the least of
+    those shown is shown.
     """
 
     quantile: float = 0.5
@@ -38,29 +40,29 @@ class CMAI:
         visual = view.layout.visual
         if self.quantile == 0 or not visual.index.shape[-1]:
             return weights
-        count = (self.quantile * visual.valid.sum(-1)).floor().long()[:, None, None]
-        most = int(count.max())
         focus = self.focus(weights.detach(), view).masked_fill(~visual.valid[:, None], math.inf)
-        least = focus.topk(most, largest=False, sorted=not visual.full).indices
-        left = torch.where(torch.arange(most, device=count.device) < count, 0.0, 1.0).to(weights.dtype)
-        shown = torch.ones_like(focus).scatter_(-1, least, left.expand(least.shape))[:, None]
-        made = weights * visual.put(weights.new_ones(len(weights), 1, *weights.shape[2:]), shown)  # alike for all heads
-        total = torch.where(count[:, None] > 0, made.sum(-1, keepdim=True), 1.0)
+        counts = [math.floor(self.quantile * size) for size in visual.sizes]
+        shown = (focus >= smallest(focus, counts)).to(weights.dtype)[:, None]  # alike for all heads
+        made = visual.multiply(weights.detach() if view.spent else weights.clone(), shown)
+        total = made.sum(-1, keepdim=True)
+        if not all(counts):
+            total = torch.where(torch.tensor(counts, device=total.device)[:, None, None, None] > 0, total, 1.0)
         return made / total if made.requires_grad else made.div_(total)
 
     def focus(self, weights: Tensor, view: View) -> Tensor:
-        """(B, R, V) for these rows; what earlier rows of the layer attended to is remembered."""
+        """(B, R, V) for these rows, each times a number; what earlier rows of the layer attended to is remembered."""
         weight, visual = weights.mean(1), view.layout.visual
-        seen = visual.take(weight[:, None])[:, 0].masked_fill(~visual.valid[:, None], 0)
-        rows = view.rows.masked_fill(~view.mine, -1)
+        seen = visual.take(weight[:, None])[:, 0]
+        seen = seen if visual.full else seen.masked_fill(~visual.valid[:, None], 0)
+        known, run, gazes = view.rows.masked_fill(~view.mine, -1), view.run, seen
         if view.layer in view.memory:
-            before, gazes = view.memory[view.layer]
-            known, gazes = torch.cat([before, rows], 1), torch.cat([gazes, seen], 1)
-        else:
-            known, gazes = rows, seen
-            if not view.cached:  # nobody comes back to the layers before
-                view.memory.clear()
-        view.memory[view.layer] = known, gazes
+            before, past, earlier = view.memory[view.layer]
+            known, gazes = torch.cat([before, known], 1), torch.cat([earlier, gazes], 1)
+            run = slice(past.start, run.stop) if past and run and past.stop == run.start else None
+        elif not view.cached:  # nobody comes back to the layers before
+            view.memory.clear()
+        view.memory[view.layer] = known, run, gazes
+        if run:
+            return weight[..., run] @ gazes
         through = weight.gather(-1, known.clamp(min=0)[:, None].expand(-1, weight.shape[1], -1))
-        through = through * (known >= 0)[:, None]
-        return through @ gazes / through.sum(-1, keepdim=True).clamp(min=1e-12)
+        return (through * (known >= 0)[:, None]) @ gazes

@@ -50,7 +50,7 @@ class InHeads:
         return self.intervention.needs
 
     def edit(self, x: Tensor, view: View) -> Tensor:
-        after = self.intervention.edit(x, view)
+        after = self.intervention.edit(x, replace(view, spent=False))
         if view.calibrating or after is x:
             return after
         count = max(x.shape[1], after.shape[1], view.heads)
@@ -81,7 +81,7 @@ class Scaled:
         return self.intervention.needs
 
     def edit(self, x: Tensor, view: View) -> Tensor:
-        after = self.intervention.edit(x, view)
+        after = self.intervention.edit(x, replace(view, spent=False))
         if view.calibrating or after is x or self.factor == 1:
             return after
         if self.factor == 0:
