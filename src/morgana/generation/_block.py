@@ -71,6 +71,7 @@ class Block:
     settled: tuple[tuple[Any, ...], Tensor] | None = None  # see `hiding`
     drawn: dict[tuple[Any, ...], Drawn | None] = field(default_factory=dict)  # see `attention.redrawn`
     angles: Any = None  # rotary positions, see _positions
+    partly: set[Rows] = field(default_factory=set)  # of which some were left as they were
     among: Tensor | None = None  # (B, M) which of the pass's first tokens a pruner has left; None: all
     sight: dict[str, Any] = field(default_factory=dict)  # what the vision tower was given
     branches: dict[int, tuple[Block, Any]] = field(default_factory=dict)  # see _hooks

@@ -21,6 +21,7 @@ from morgana.generation._parts import FLASH, Parted
 from morgana.generation._positions import turned
 from morgana.generation._products import HIDDEN, attention, differing, grouped, reach, scores, sighted
 from morgana.generation._rows import FEWEST, Rows
+from morgana.generation._sparing import beginning, filled, needed
 from morgana.generation.layout import Layout
 from morgana.generation.prompts import Spans
 from morgana.generation.view import Reference, View
@@ -130,12 +131,15 @@ def attend(
     layer = module.layer_idx
     block.open(query.shape[2], key.shape[2], len(query), layer)
     query, key = turned(block, layer, query, key)
-    out, weights = plain(module, query, key, value, attention_mask, **kwargs)
     masking, scoring, weighing = (block.active(place, layer) for place in ("mask", "scores", "weights"))
     rows, window = block.rows((*masking, *scoring, *weighing)), kwargs.get("sliding_window")
     states, scaling = (query, key, value), kwargs.get("scaling")
-    simple = attention_mask is None and window is None and not (masking or scoring) and rows.even is not None
+    alike = attention_mask is None and window is None and rows.even is not None
+    simple = alike and not (masking or scoring)
     apart = simple and splits(block, weighing, states, rows)
+    served = needed(block, rows, query) if alike and not apart else query.shape[2]
+    out, weights = plain(module, *beginning(states, served), attention_mask, **kwargs)
+    out = filled(out, query.shape[2])
     held = query.shape[1] if scoring or weighing else 1  # heads; a mask serves all
     with uncast(query.device.type):
         if apart:
@@ -149,6 +153,12 @@ def attend(
                 redone = rescored(block, layer, piece, states, before, allowed, scaling)
             else:
                 redone = remasked(redrawn(block, layer, piece, attention_mask, window), piece, states, scaling)
+            if served < query.shape[2] and not (redone and bool(redone[1].all())):
+                assert piece.even is not None
+                start, served = piece.even[0], query.shape[2]
+                block.partly.add(rows)
+                late, _ = plain(module, *states, attention_mask, **kwargs)
+                out = torch.cat([out[:, :start], late[:, start:]], 1)
             if redone is not None:
                 out = piece.put(out, *redone)
     return out, weights
