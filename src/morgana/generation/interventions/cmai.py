@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from morgana.generation.needs import Depth, Layers, Needs, after_image
 from morgana.generation.selecting import smallest
 from morgana.generation.view import View
 from morgana.spec import part
 from morgana.types import SpecError
+
+LATER = 64  # rows: room for the answer
 
 
 @part
@@ -50,19 +54,47 @@ class CMAI:
         return made / total if made.requires_grad else made.div_(total)
 
     def focus(self, weights: Tensor, view: View) -> Tensor:
-        """(B, R, V) for these rows, each times a number; what earlier rows of the layer attended to is remembered."""
+        """(B, R, V) for these rows, each times a number."""
         weight, visual = weights.mean(1), view.layout.visual
         seen = visual.take(weight[:, None])[:, 0]
         seen = seen if visual.full else seen.masked_fill(~visual.valid[:, None], 0)
-        known, run, gazes = view.rows.masked_fill(~view.mine, -1), view.run, seen
-        if view.layer in view.memory:
-            before, past, earlier = view.memory[view.layer]
-            known, gazes = torch.cat([before, known], 1), torch.cat([earlier, gazes], 1)
-            run = slice(past.start, run.stop) if past and run and past.stop == run.start else None
-        elif not view.cached:  # nobody comes back to the layers before
-            view.memory.clear()
-        view.memory[view.layer] = known, run, gazes
-        if run:
-            return weight[..., run] @ gazes
-        through = weight.gather(-1, known.clamp(min=0)[:, None].expand(-1, weight.shape[1], -1))
-        return (through * (known >= 0)[:, None]) @ gazes
+        if view.layer not in view.memory:
+            if not view.cached:  # nobody comes back to the layers before
+                view.memory.clear()
+            view.memory[view.layer] = Gazes(seen.new_empty(len(seen), 0, seen.shape[2]), view.rows[:, :0])
+        past: Gazes = view.memory[view.layer]
+        past.add(seen, view)
+        return past.through(weight)
+
+
+@dataclass
+class Gazes:
+    """What the rows of a layer attended to, in the order in which they came, with room for those to come."""
+
+    room: Tensor  # (B, T, V)
+    tokens: Tensor  # (B, T), -1: a row that does not count
+    count: int = 0
+    run: slice | None = None  # the tokens, where they follow one another
+
+    def add(self, seen: Tensor, view: View) -> None:
+        start, stop = self.count, self.count + seen.shape[1]
+        if stop > self.room.shape[1]:
+            more = max(stop, start + view.keys - int(view.rows[0, 0])) + LATER - self.room.shape[1]
+            self.room, self.tokens = pad(self.room, (0, 0, 0, more)), pad(self.tokens, (0, more))
+        self.room[:, start:stop], self.tokens[:, start:stop] = seen, view.rows.masked_fill(~view.mine, -1)
+        if not start:
+            self.run = view.run
+        elif self.run and view.run and self.run.stop == view.run.start:
+            self.run = slice(self.run.start, view.run.stop)
+        else:
+            self.run = None
+        self.count = stop
+
+    def through(self, weight: Tensor) -> Tensor:
+        """(B, R, V) the gazes of the tokens that rows attend to, weight (B, R, N)."""
+        gazes = self.room[:, : self.count]
+        if self.run:
+            return weight[..., self.run] @ gazes
+        known = self.tokens[:, None, : self.count]
+        share = weight.gather(-1, known.clamp(min=0).expand(-1, weight.shape[1], -1))
+        return (share * (known >= 0)) @ gazes
