@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from morgana.generation import _parts, _rows, attention
+from morgana.generation._sparing import beginning, needed
 from morgana.generation.attention import intervening
 from morgana.generation.generators.hf import HF
 from morgana.generation.interventions.bair import BAIR
@@ -17,11 +18,11 @@ from morgana.generation.interventions.gift import GIFT
 from morgana.generation.interventions.image_masks import NAAViT
 from morgana.generation.interventions.position_scaling import PositionScaling
 from morgana.generation.interventions.var import VAR
-from morgana.generation.interventions.wrappers import InLayers
+from morgana.generation.interventions.wrappers import InHeads, InLayers, Scaled
 from morgana.generation.needs import Layers, Needs, after_image, answering, every
 from morgana.generation.prompts import Spans
 from morgana.generation.visual import Probe
-from morgana.types import Query, SpecError
+from morgana.types import Document, Hit, Query, SpecError
 
 ROWS = (
     VAR(tau=1.5, mass=0.0, rho=0.9, first=0, stop=None),
@@ -152,6 +153,50 @@ def test_parts_alone_are_attention_to_these_keys_alone():
         torch.testing.assert_close(shares[..., p], mine.sum(-1), atol=1e-12, rtol=0)
         alone = mine / mine.sum(-1, keepdim=True).clamp(min=1e-30)
         torch.testing.assert_close(rows[p], alone @ value.repeat_interleave(2, 1), atol=1e-12, rtol=0)
+
+
+def written_over(x, view, seen):
+    """Head 0 looks at its second key as much as it did at its third, and the other way round."""
+    seen.append(view.spent)
+    made = x.detach() if view.spent else x.clone()
+    made[:, 0, :, [1, 2]] = made[:, 0, :, [2, 1]]
+    return made
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_weights_may_be_written_over_where_the_seam_is_done_with_them(generator, pixels, query, hits, wrapped):
+    prompt, spent, kept = generator.write([pixels[:1]], [query], [hits]), [], []
+    asks = Needs(rows=every, at="weights")
+    part = Edit(lambda x, view: written_over(x, view, spent), asks)
+    over = passed(generator, prompt, (Scaled(part, 1.0) if wrapped else part,))
+    both = (Edit(lambda x, view: written_over(x, view, kept), asks), Edit(lambda x, view: x, asks))
+    assert torch.equal(over, passed(generator, prompt, both))
+    assert not torch.equal(over, passed(generator, prompt))
+    assert spent == [not wrapped] * len(spent)
+    assert kept == [False] * len(spent)
+
+
+@pytest.mark.parametrize("count", [769, 1000, 1300])
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float64])
+def test_the_first_rows_have_the_bits_of_a_whole_pass(count, kind):
+    draw = torch.Generator().manual_seed(0)
+    states = tuple(torch.randn(2, count, 4, 8, generator=draw).to(kind).transpose(1, 2) for _ in range(3))
+    whole = torch.nn.functional.scaled_dot_product_attention(*states, is_causal=True)
+    first = torch.nn.functional.scaled_dot_product_attention(*beginning(states, 768), is_causal=True)
+    assert torch.equal(first, whole[:, :, :768])
+
+
+@pytest.mark.parametrize("part", [CMAI(), DropLayers(0), InHeads(DropLayers(0), (0,)), InHeads(CMAI(), (1,))], ids=repr)
+def test_rows_that_are_replaced_need_no_plain_attention(generator, pixels, query, part, monkeypatch):
+    """The same bits, whether plain attention serves them first, not at all, or late since some heads are left alone."""
+    prompt = generator.write([pixels[:1]], [query], [(Hit(Document("d", "harbour " * 1200), 0.5),)])
+    length, counts = prompt.spans[0].length, []
+    monkeypatch.setattr(attention, "needed", lambda *args: counts.append(needed(*args)) or counts[-1])
+    made = passed(generator, prompt, (part,), logits_to_keep=0)
+    assert length > 1024
+    assert counts == [768] * 3 if not isinstance(part, InHeads) else [768, length, length]
+    monkeypatch.setattr(attention, "needed", lambda block, rows, query: query.shape[2])
+    assert torch.equal(made, passed(generator, prompt, (part,), logits_to_keep=0))
 
 
 @pytest.mark.parametrize("at", ["scores", "weights", "mask", "states", "positions", "logits"])

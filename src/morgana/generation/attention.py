@@ -284,7 +284,7 @@ def reweighed(block: Block, layer: int, piece: Rows, states: States, scaling: fl
 
     def weights() -> Tensor:
         raw = scores(piece.take(query), key[:, :, :stop], scaling)
-        raw[..., first:last] += piece.among
+        raw[..., first:last].add_(piece.among)  # `+=` would write them twice
         if stop > last:
             raw[..., last:] = HIDDEN
         return raw.softmax(-1) if raw.requires_grad else torch.softmax(raw, -1, out=raw)

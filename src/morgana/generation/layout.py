@@ -75,7 +75,7 @@ class Columns:
         """Scores (B, H, R, N) with `values`, broadcastable to (B, H, R, K), added in these columns."""
         if self.run is not None:
             made = scores.clone()
-            made[..., self.run] += values
+            made[..., self.run].add_(values)
             return made
         return self.put(scores, self.take(scores) + values)
 
@@ -83,7 +83,7 @@ class Columns:
         """Weights (B, H, R, N), written over, times `values`, broadcastable to (B, H, R, K), in these columns."""
         if self.run is None:
             return self.put(weights, self.take(weights) * values)
-        weights[..., self.run] *= values
+        weights[..., self.run].mul_(values)
         return weights
 
     def sum(self, weights: Tensor) -> Tensor:

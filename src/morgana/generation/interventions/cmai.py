@@ -44,7 +44,8 @@ class CMAI:
         visual = view.layout.visual
         if self.quantile == 0 or not visual.index.shape[-1]:
             return weights
-        focus = self.focus(weights.detach(), view).masked_fill(~visual.valid[:, None], math.inf)
+        focus = self.focus(weights.detach(), view)
+        focus = focus if visual.full else focus.masked_fill(~visual.valid[:, None], math.inf)
         counts = [math.floor(self.quantile * size) for size in visual.sizes]
         shown = (focus >= smallest(focus, counts)).to(weights.dtype)[:, None]  # alike for all heads
         made = visual.multiply(weights.detach() if view.spent else weights.clone(), shown)
