@@ -1,5 +1,6 @@
 """The seam beyond the last row: other places, all rows, autocast, gradients, pieces, and what is left behind."""
 
+import math
 from dataclasses import dataclass
 from unittest.mock import Mock
 
@@ -7,6 +8,8 @@ import pytest
 import torch
 
 from morgana.generation import _parts, _rows, attention
+from morgana.generation._drawn import Drawn
+from morgana.generation._products import corner
 from morgana.generation._sparing import beginning, needed
 from morgana.generation.attention import intervening
 from morgana.generation.generators.hf import HF
@@ -174,6 +177,21 @@ def test_weights_may_be_written_over_where_the_seam_is_done_with_them(generator,
     assert not torch.equal(over, passed(generator, prompt))
     assert spent == [not wrapped] * len(spent)
     assert kept == [False] * len(spent)
+
+
+@pytest.mark.parametrize("hidden", [-1.0, float("-inf")])
+def test_a_mask_that_is_kept_takes_the_room_of_a_row_and_is_the_same(hidden):
+    own = corner(5, torch.device("cpu"))
+    plain = torch.nn.functional.pad(own, (20, 0)).expand(2, 1, 5, 25)
+    alike, ragged = plain.clone(), plain.clone()
+    alike[..., 3:9], ragged[0, 0, 2, 4] = hidden, hidden
+    for mask, room in ((alike, 2 * 20), (ragged, 2 * 5 * 25)):
+        packed = Drawn(mask, mask != plain, slice(25)).packed(own)
+        assert packed.ahead.numel() == room
+        assert packed.ahead.untyped_storage().nbytes() == room * (1 if math.isinf(hidden) else 4)
+        assert torch.equal(packed.mask, mask == 0 if math.isinf(hidden) else mask)
+    few = Drawn(alike[..., :3], alike[..., 0] != 0, slice(3))
+    assert torch.equal(few.packed(own).mask, few.ahead == 0)
 
 
 @pytest.mark.parametrize("count", [769, 1000, 1300])

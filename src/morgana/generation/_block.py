@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from morgana.generation._drawn import Drawn
 from morgana.generation._parts import shared
 from morgana.generation._products import masks
 from morgana.generation._rows import Rows
@@ -18,8 +19,6 @@ from morgana.generation.layout import Layout
 from morgana.generation.needs import Needs, Place
 from morgana.generation.view import Reference, View
 from morgana.types import SpecError
-
-Drawn: TypeAlias = tuple[Tensor, Tensor, Tensor | slice]  # see `attention.redrawn`
 
 
 @runtime_checkable

@@ -15,7 +15,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from morgana.generation._block import Block, Drawn, Intervention, current, merged
+from morgana.generation._block import Block, Intervention, current, merged
+from morgana.generation._drawn import Drawn
 from morgana.generation._hooks import hooked
 from morgana.generation._parts import FLASH, Parted
 from morgana.generation._positions import turned
@@ -186,11 +187,7 @@ def edited(
 
 
 def redrawn(block: Block, layer: int, piece: Rows, attention_mask: Tensor | None, window: int | None) -> Drawn | None:
-    """The edited mask (B, H or 1, R, K), which rows it changes (B, H or 1, R), and the K keys that any of them sees.
-
-    None where it changes none. Kept for the layers that follow where all its editors are steady, in truth values if it
-    only hides.
-    """
+    """The edited mask; None where it changes no row. Kept for the layers that follow if all its editors are steady."""
     masking, found = block.active("mask", layer), None
     key = (piece, masking, block.layout, attention_mask, window)
     if key in block.drawn:
@@ -200,11 +197,10 @@ def redrawn(block: Block, layer: int, piece: Rows, attention_mask: Tensor | None
     if allowed is not before and (changed := differing(allowed, before)).any():
         keys = sighted(allowed)
         allowed = allowed[..., keys]
-        found = allowed, changed, keys
+        found = Drawn(allowed, changed, keys)
     if not all(block.needs[i].steady for i in masking):
         return found
-    if found and not allowed.requires_grad and not bool(((allowed != 0) & (allowed > HIDDEN)).any()):
-        found = allowed == 0, *found[1:]
+    found = found and found.packed(piece.among)
     block.drawn[key], block.settled = found, None  # the mask as it was has served
     return found
 
@@ -214,9 +210,9 @@ def remasked(drawn: Drawn | None, piece: Rows, states: States, scaling: float | 
     if drawn is None:
         return None
     query, key, value = states
-    allowed, changed, keys = drawn
-    changed = changed.expand(-1, query.shape[1], -1).transpose(1, 2)
-    return attention(piece.take(query), key[:, :, keys], value[:, :, keys], allowed, scaling).transpose(1, 2), changed
+    key, value = (x[:, :, drawn.keys] for x in (key, value))
+    changed = drawn.changed.expand(-1, query.shape[1], -1).transpose(1, 2)
+    return attention(piece.take(query), key, value, drawn.mask, scaling).transpose(1, 2), changed
 
 
 def rescored(
