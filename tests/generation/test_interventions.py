@@ -228,6 +228,30 @@ def test_cmai_inhibits_what_the_text_it_refers_to_does_not_look_at(scores):
                 near(made[i, h, r], [w / sum(wanted) for w in wanted])
 
 
+def test_cmai_knows_no_later_gaze_where_a_prompt_sees_all_of_itself(scores):
+    """PaliGemma's: the same in pieces as at once."""
+    draw = torch.Generator().manual_seed(3)
+    weights = torch.randn(scores.shape, dtype=torch.float64, generator=draw).softmax(-1)
+    pieces, memory = [], {}
+    for start in range(0, scores.shape[2], 7):
+        rows = ROWS[:, start : start + 7]
+        pieces.append(CMAI(0.4).edit(weights[:, :, start : start + 7], view(rows=rows, memory=memory)))
+    made = CMAI(0.4).edit(weights, view(memory={}))
+    assert torch.equal(torch.cat(pieces, 2), made)
+    run, one = slice(12, 12 + scores.shape[2]), Layout(LAYOUT.spans[:1], CPU)
+    alike = View(one, 0, rows=ROWS[:1], mine=torch.ones(1, ROWS.shape[1], dtype=torch.bool), run=run, heads=HEADS)
+    torch.testing.assert_close(CMAI(0.4).edit(weights[:1], alike), made[:1])
+
+
+@pytest.mark.parametrize(("quantile", "count", "hidden"), [(0.7, 90, 63), (0.29, 100, 29), (0.57, 100, 57)])
+def test_cmai_hides_as_many_as_its_quantile_says(quantile, count, hidden):
+    layout = Layout((Spans(0, count + 4, count + 4, ((0, count),), (), (count + 2, count + 4)),), CPU)
+    rows = torch.arange(count, count + 4)[None]
+    weights = torch.rand(1, 2, 4, count + 4, generator=torch.Generator().manual_seed(0)).softmax(-1)
+    made = CMAI(quantile).edit(weights, View(layout, 0, rows=rows, mine=torch.ones_like(rows, dtype=torch.bool)))
+    assert ((made == 0).sum(-1) == hidden).all()
+
+
 def test_the_masks_of_image_rows_are_those_of_the_papers():
     rows = torch.arange(N).expand(2, -1)
     causal = masks(rows, None, 0, N, None)

@@ -1,7 +1,7 @@
 """The seam beyond the last row: other places, all rows, autocast, gradients, pieces, and what is left behind."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from unittest.mock import Mock
 
 import pytest
@@ -179,6 +179,40 @@ def test_weights_may_be_written_over_where_the_seam_is_done_with_them(generator,
     assert kept == [False] * len(spent)
 
 
+def test_shares_are_never_written_over(generator, pixels, query, hits):
+    prompt, seen = generator.write([pixels[:1]], [query], [hits]), []
+
+    def parts(view):
+        image = view.layout.visual.among(view.keys)
+        return torch.cat([image, ~image], 2)
+
+    def more(x, view):
+        seen.append(view.spent)
+        return x
+
+    passed(generator, prompt, (Edit(more, Needs(at="shares", parts=parts)),))
+    assert seen == [False] * 3
+
+
+@pytest.mark.parametrize("at_first", [torch.inference_mode, torch.no_grad])
+def test_decoding_goes_on_from_a_long_prefill(generator, pixels, query, at_first):
+    """Rows that plain attention did not serve, and gazes that were made in inference mode, are there for the answer."""
+    prompt = generator.write([pixels[:1]], [query], [(Hit(Document("d", "harbour " * 1200), 0.5),)])
+    part, length = CMAI(), prompt.spans[0].length
+    with intervening(generator.network, (part,), prompt.spans):
+        with at_first():
+            first = generator.network(**prompt.inputs, use_cache=True, logits_to_keep=1)
+        with torch.no_grad():
+            said = first.logits.argmax(-1)
+            cached = generator.network(input_ids=said, past_key_values=first.past_key_values, use_cache=True)
+    ids = torch.cat([prompt.inputs["input_ids"], said], 1)
+    more = {k: torch.cat([v, v[:, -1:]], 1) for k, v in prompt.inputs.items() if v.shape == (1, length)}
+    spans = (replace(prompt.spans[0], length=length + 1),)
+    with torch.no_grad(), intervening(generator.network, (part,), spans):
+        whole = generator.network(**{**prompt.inputs, **more, "input_ids": ids}, use_cache=False, logits_to_keep=1)
+    torch.testing.assert_close(cached.logits, whole.logits, atol=2e-3, rtol=1e-3)
+
+
 @pytest.mark.parametrize("hidden", [-1.0, float("-inf")])
 def test_a_mask_that_is_kept_takes_the_room_of_a_row_and_is_the_same(hidden):
     own = corner(5, torch.device("cpu"))
@@ -187,18 +221,18 @@ def test_a_mask_that_is_kept_takes_the_room_of_a_row_and_is_the_same(hidden):
     alike[..., 3:9], ragged[0, 0, 2, 4] = hidden, hidden
     for mask, room in ((alike, 2 * 20), (ragged, 2 * 5 * 25)):
         packed = Drawn(mask, mask != plain, slice(25)).packed(own)
-        assert packed.ahead.numel() == room
-        assert packed.ahead.untyped_storage().nbytes() == room * (1 if math.isinf(hidden) else 4)
+        assert packed.shown.numel() == room
+        assert packed.shown.untyped_storage().nbytes() == room * (1 if math.isinf(hidden) else 4)
         assert torch.equal(packed.mask, mask == 0 if math.isinf(hidden) else mask)
     few = Drawn(alike[..., :3], alike[..., 0] != 0, slice(3))
-    assert torch.equal(few.packed(own).mask, few.ahead == 0)
+    assert torch.equal(few.packed(own).mask, few.shown == 0)
 
 
 @pytest.mark.parametrize("count", [769, 1000, 1300])
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float64])
 def test_the_first_rows_have_the_bits_of_a_whole_pass(count, kind):
     draw = torch.Generator().manual_seed(0)
-    states = tuple(torch.randn(2, count, 4, 8, generator=draw).to(kind).transpose(1, 2) for _ in range(3))
+    states = tuple(torch.randn(2, count, 4, 64, generator=draw).to(kind).transpose(1, 2) for _ in range(3))
     whole = torch.nn.functional.scaled_dot_product_attention(*states, is_causal=True)
     first = torch.nn.functional.scaled_dot_product_attention(*beginning(states, 768), is_causal=True)
     assert torch.equal(first, whole[:, :, :768])
@@ -213,7 +247,7 @@ def test_rows_that_are_replaced_need_no_plain_attention(generator, pixels, query
     made = passed(generator, prompt, (part,), logits_to_keep=0)
     assert length > 1024
     assert counts == [768] * 3 if not isinstance(part, InHeads) else [768, length, length]
-    monkeypatch.setattr(attention, "needed", lambda block, rows, query: query.shape[2])
+    monkeypatch.setattr(attention, "needed", lambda *args: length)
     assert torch.equal(made, passed(generator, prompt, (part,), logits_to_keep=0))
 
 

@@ -35,8 +35,9 @@ class Intervention(Protocol):
     positions  (B, 1, N) float positions of all tokens; may come back as (B, G, N), one for each head of the keys
     logits     (B, R, V) of the next token
 
-    It must not write into its argument, and gives back equal numbers where it does nothing: those keep their bits.
-    Masks are settled first, then scores, then weights and shares, each in the order of the interventions.
+    It must not write into its argument, unless `view.spent`, and gives back equal numbers where it does nothing: those
+    keep their bits. Masks are settled first, then scores, then weights and shares, each in the order of the
+    interventions.
     """
 
     @property
@@ -70,7 +71,7 @@ class Block:
     settled: tuple[tuple[Any, ...], Tensor] | None = None  # see `hiding`
     drawn: dict[tuple[Any, ...], Drawn | None] = field(default_factory=dict)  # see `attention.redrawn`
     angles: Any = None  # rotary positions, see _positions
-    partly: set[Rows] = field(default_factory=set)  # of which some were left as they were
+    partly: set[tuple[int, ...]] = field(default_factory=set)  # interventions that together left some row as it was
     among: Tensor | None = None  # (B, M) which of the pass's first tokens a pruner has left; None: all
     sight: dict[str, Any] = field(default_factory=dict)  # what the vision tower was given
     branches: dict[int, tuple[Block, Any]] = field(default_factory=dict)  # see _hooks

@@ -14,11 +14,11 @@ from morgana.generation._products import HIDDEN
 class Drawn:
     """What is added to the scores of a piece's rows, or in truth values what they see.
 
-    `ahead` (B, H or 1, R or 1, K) is over the `keys` that any of them sees; but for the last R, the rows' own, if
+    `shown` (B, H or 1, R or 1, K) is over the `keys` that any of them sees; but for the last R, the rows' own, if
     `corner` (R, R) is apart. `changed` (B, H or 1, R) are the rows that are not as they were.
     """
 
-    ahead: Tensor
+    shown: Tensor
     changed: Tensor
     keys: Tensor | slice
     corner: Tensor | None = None
@@ -27,19 +27,19 @@ class Drawn:
     def mask(self) -> Tensor:
         """(B, H or 1, R, K)"""
         if self.corner is None:
-            return self.ahead
-        shape = *self.ahead.shape[:2], len(self.corner), -1
-        return torch.cat([self.ahead.expand(shape), self.corner.expand(shape)], -1)
+            return self.shown
+        shape = *self.shown.shape[:2], len(self.corner), -1
+        return torch.cat([self.shown.expand(shape), self.corner.expand(shape)], -1)
 
     def packed(self, corner: Tensor) -> Drawn:
         """The same in less room: one row for all that see alike before `corner`, and truth values if it only hides."""
-        if self.ahead.requires_grad:
+        if self.shown.requires_grad:
             return self
-        made, own = self, len(corner)
-        before, behind = self.ahead[..., :-own], self.ahead[..., -own:]
+        made, count = self, len(corner)
+        before, own = self.shown[..., :-count], self.shown[..., -count:]
         alike = before.shape[-1] > 0 and bool((before == before[:, :, :1]).all())
-        if alike and torch.equal(behind, corner.expand_as(behind)):
-            made = replace(self, ahead=before[:, :, :1].clone(), corner=corner)
-        if bool(((made.ahead != 0) & (made.ahead > HIDDEN)).any()):
+        if alike and torch.equal(own, corner.expand_as(own)):
+            made = replace(self, shown=before[:, :, :1].clone(), corner=corner)
+        if bool(((made.shown != 0) & (made.shown > HIDDEN)).any()):
             return made
-        return replace(made, ahead=made.ahead == 0, corner=None if made.corner is None else made.corner == 0)
+        return replace(made, shown=made.shown == 0, corner=None if made.corner is None else made.corner == 0)

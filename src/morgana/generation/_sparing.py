@@ -8,29 +8,33 @@ all rows are served there.
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import torch
 from torch import Tensor
 
 from morgana.generation._block import Block
 from morgana.generation._rows import Rows
 
+States: TypeAlias = tuple[Tensor, Tensor, Tensor]  # (B, H, Q, D) queries, (B, G, N, D) keys and values
+
 QUERIES, KEYS = 256, 512  # of a block
 LONG = 768  # queries: shorter passes have smaller blocks
 
 
-def needed(block: Block, rows: Rows, query: Tensor) -> int:
-    """How many of the first queries (B, H, Q, D) plain attention has to serve; all, unless the rows are the rest."""
-    count = query.shape[2]
-    if rows.even is None or rows.even[1] < count or block.first or block.calibrating or rows in block.partly:
+def needed(block: Block, active: tuple[int, ...], rows: Rows, states: States) -> int:
+    """How many of the first queries plain attention has to serve: all, unless those active edit the rest."""
+    count, device = states[0].shape[2], states[0].device.type
+    if rows.even is None or rows.even[1] < count or block.first or block.calibrating or active in block.partly:
         return count
-    blocks = query.device.type == "cpu" and block.base in ("sdpa", "eager") and not torch.is_autocast_enabled("cpu")
-    if not blocks or (torch.is_grad_enabled() and query.requires_grad):
+    blocks = device == "cpu" and block.base in ("sdpa", "eager") and not torch.is_autocast_enabled("cpu")
+    if not blocks or (torch.is_grad_enabled() and any(x.requires_grad for x in states)):
         return count
     return min(count, max(LONG, -(-rows.even[0] // QUERIES) * QUERIES))
 
 
-def beginning(states: tuple[Tensor, Tensor, Tensor], count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The first `count` queries, and the keys and values of the blocks that they look into."""
+def beginning(states: States, count: int) -> States:
+    """The first `count` queries, and the keys and values of the whole blocks that they look into."""
     query, key, value = states
     if count == query.shape[2]:
         return states

@@ -22,13 +22,12 @@ from morgana.generation._parts import FLASH, Parted
 from morgana.generation._positions import turned
 from morgana.generation._products import HIDDEN, attention, differing, grouped, reach, scores, sighted
 from morgana.generation._rows import FEWEST, Rows
-from morgana.generation._sparing import beginning, filled, needed
+from morgana.generation._sparing import States, beginning, filled, needed
 from morgana.generation.layout import Layout
 from morgana.generation.prompts import Spans
 from morgana.generation.view import Reference, View
 from morgana.types import SpecError
 
-States: TypeAlias = tuple[Tensor, Tensor, Tensor]  # (B, H, Q, D) queries, (B, G, N, D) keys and values
 Redone: TypeAlias = tuple[Tensor, Tensor] | None  # (B, R, H, D) rows, and which changed (B, R, H); None: none
 
 __all__ = ["NAME", "Intervention", "Reference", "View", "calibrating", "intervening"]
@@ -133,12 +132,13 @@ def attend(
     block.open(query.shape[2], key.shape[2], len(query), layer)
     query, key = turned(block, layer, query, key)
     masking, scoring, weighing = (block.active(place, layer) for place in ("mask", "scores", "weights"))
-    rows, window = block.rows((*masking, *scoring, *weighing)), kwargs.get("sliding_window")
+    active = (*masking, *scoring, *weighing)
+    rows, window = block.rows(active), kwargs.get("sliding_window")
     states, scaling = (query, key, value), kwargs.get("scaling")
     alike = attention_mask is None and window is None and rows.even is not None
     simple = alike and not (masking or scoring)
     apart = simple and splits(block, weighing, states, rows)
-    served = needed(block, rows, query) if alike and not apart else query.shape[2]
+    served = needed(block, active, rows, states) if alike and not apart else query.shape[2]
     out, weights = plain(module, *beginning(states, served), attention_mask, **kwargs)
     out = filled(out, query.shape[2])
     held = query.shape[1] if scoring or weighing else 1  # heads; a mask serves all
@@ -157,7 +157,7 @@ def attend(
             if served < query.shape[2] and not (redone and bool(redone[1].all())):
                 assert piece.even is not None
                 start, served = piece.even[0], query.shape[2]
-                block.partly.add(rows)
+                block.partly.add(active)
                 late, _ = plain(module, *states, attention_mask, **kwargs)
                 out = torch.cat([out[:, :start], late[:, start:]], 1)
             if redone is not None:
@@ -286,7 +286,8 @@ def reweighed(block: Block, layer: int, piece: Rows, states: States, scaling: fl
         return raw.softmax(-1) if raw.requires_grad else torch.softmax(raw, -1, out=raw)
 
     given, active = weights(), block.active("weights", layer)
-    spent, start = len(active) == 1 and piece.all_owned[0] and not given.requires_grad, given[..., 0].clone()
+    alone = len(active) == 1 and piece.all_owned[0] and block.needs[active[0]].parts is None
+    spent, start = alone and not given.requires_grad, given[..., 0].clone()
     after = edited(block, given, layer, piece, active, 0, spent=spent)
     if after is given:
         return None

@@ -32,10 +32,10 @@ class View:
     """One layer of one pass, as an intervention sees it.
 
     `rows` (B, R) says which token of its prompt row each row of the edited tensor is, and `mine` (B, R) which of them
-    the intervention asked for; what it does to the others is dropped. `run` is where all rows are its own and the same
-    tokens in every prompt, one behind the other. Where `spent`, what is
-    edited may be written over, and given back as another tensor. `memory` is its own, and lives from one prompt's
-    first layer to the answer's last token.
+    the intervention asked for; what it does to the others is dropped. `run` are these tokens, where all are its own
+    and follow one another, alike in every prompt. `spent`: the weights that it edits may be written over, and given
+    back as another tensor in the same memory. `memory` is its own, and lives from one prompt's first layer to the
+    answer's last token.
     """
 
     layout: Layout

@@ -25,7 +25,7 @@ class CMAI:
     Focus F = A_tt A_ti: attention of text to the image, gathered through attention of text to text (rows of A_tt sum to
     one over the text behind the image). Thresholds and layers are not published as far as we could find: a quantile of
     each row, at all layers, means over heads, and the same tokens hidden for all heads. What ties with the least of
-    those shown is shown.
+    those shown is shown, and text refers to what came before it, also in a model whose prompt sees all of itself.
     """
 
     quantile: float = 0.5
@@ -46,7 +46,7 @@ class CMAI:
             return weights
         focus = self.focus(weights.detach(), view)
         focus = focus if visual.full else focus.masked_fill(~visual.valid[:, None], math.inf)
-        counts = [math.floor(self.quantile * size) for size in visual.sizes]
+        counts = [math.floor(self.quantile * size + 1e-9) for size in visual.sizes]
         shown = (focus >= smallest(focus, counts)).to(weights.dtype)[:, None]  # alike for all heads
         made = visual.multiply(weights.detach() if view.spent else weights.clone(), shown)
         total = made.sum(-1, keepdim=True)
@@ -65,7 +65,7 @@ class CMAI:
             view.memory[view.layer] = Gazes(seen.new_empty(len(seen), 0, seen.shape[2]), view.rows[:, :0])
         past: Gazes = view.memory[view.layer]
         past.add(seen, view)
-        return past.through(weight)
+        return past.through(weight, view)
 
 
 @dataclass
@@ -79,7 +79,8 @@ class Gazes:
 
     def add(self, seen: Tensor, view: View) -> None:
         start, stop = self.count, self.count + seen.shape[1]
-        if stop > self.room.shape[1]:
+        frozen = self.room.is_inference() and not torch.is_inference_mode_enabled()
+        if stop > self.room.shape[1] or frozen:
             more = max(stop, start + view.keys - int(view.rows[0, 0])) + LATER - self.room.shape[1]
             self.room, self.tokens = pad(self.room, (0, 0, 0, more)), pad(self.tokens, (0, more))
         self.room[:, start:stop], self.tokens[:, start:stop] = seen, view.rows.masked_fill(~view.mine, -1)
@@ -91,11 +92,12 @@ class Gazes:
             self.run = None
         self.count = stop
 
-    def through(self, weight: Tensor) -> Tensor:
-        """(B, R, V) the gazes of the tokens that rows attend to, weight (B, R, N)."""
+    def through(self, weight: Tensor, view: View) -> Tensor:
+        """(B, R, V) the gazes of the tokens up to their own that rows attend to, weight (B, R, N), written over."""
         gazes = self.room[:, : self.count]
-        if self.run:
+        if self.run and view.run:
+            weight[..., view.run].tril_()  # where a prompt sees all of itself, later gazes are not known yet
             return weight[..., self.run] @ gazes
         known = self.tokens[:, None, : self.count]
         share = weight.gather(-1, known.clamp(min=0).expand(-1, weight.shape[1], -1))
-        return (share * (known >= 0)) @ gazes
+        return (share * ((known >= 0) & (known <= view.rows[..., None]))) @ gazes
