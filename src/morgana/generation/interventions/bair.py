@@ -113,7 +113,7 @@ def solve(shape: Tensor, sharp: Tensor, hidden: Tensor | None = None) -> Tensor:
 
     Entropy falls with T, so that T is bracketed, by many scales at once; Newton's steps begin where a line through the
     bracket's ends, in the entropy's logarithm, says. A row that cannot be that sharp gets 100. The gradient is that of
-    the implicit function. What is `hidden` has the shape COLD.
+    the implicit function. What is `hidden` has the shape COLD. Shapes are of standardised scores.
     """
     along = (shape - shape.amax(-1, keepdim=True)).view(-1, 1, shape.shape[-1])
     moments = torch.cat([torch.ones_like(along), along, along.square()], 1).transpose(1, 2)
