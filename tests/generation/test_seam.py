@@ -220,12 +220,12 @@ def test_a_mask_that_is_kept_takes_the_room_of_a_row_and_is_the_same(hidden):
     alike, ragged = plain.clone(), plain.clone()
     alike[..., 3:9], ragged[0, 0, 2, 4] = hidden, hidden
     for mask, room in ((alike, 2 * 20), (ragged, 2 * 5 * 25)):
-        packed = Drawn(mask, mask != plain, slice(25)).packed(own)
+        packed = Drawn(mask, (mask != plain).any(-1), slice(25)).packed()
         assert packed.shown.numel() == room
         assert packed.shown.untyped_storage().nbytes() == room * (1 if math.isinf(hidden) else 4)
         assert torch.equal(packed.mask, mask == 0 if math.isinf(hidden) else mask)
     few = Drawn(alike[..., :3], alike[..., 0] != 0, slice(3))
-    assert torch.equal(few.packed(own).mask, few.shown == 0)
+    assert torch.equal(few.packed().mask, few.shown == 0)
 
 
 @pytest.mark.parametrize("count", [769, 1000, 1300])

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from morgana.generation._products import HIDDEN
+from morgana.generation._products import HIDDEN, corner
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,15 +31,16 @@ class Drawn:
         shape = *self.shown.shape[:2], len(self.corner), -1
         return torch.cat([self.shown.expand(shape), self.corner.expand(shape)], -1)
 
-    def packed(self, corner: Tensor) -> Drawn:
-        """The same in less room: one row for all that see alike before `corner`, and truth values if it only hides."""
+    def packed(self) -> Drawn:
+        """The same in less room: one row for all that see alike before their own, and truth values if it only hides."""
         if self.shown.requires_grad:
             return self
-        made, count = self, len(corner)
+        made, count = self, self.shown.shape[2]
         before, own = self.shown[..., :-count], self.shown[..., -count:]
-        alike = before.shape[-1] > 0 and bool((before == before[:, :, :1]).all())
-        if alike and torch.equal(own, corner.expand_as(own)):
-            made = replace(self, shown=before[:, :, :1].clone(), corner=corner)
+        if before.shape[-1] and bool((before == before[:, :, :1]).all()):
+            causal = corner(count, own.device).to(own)
+            if torch.equal(own, causal.expand_as(own)):
+                made = replace(self, shown=before[:, :, :1].clone(), corner=causal)
         if bool(((made.shown != 0) & (made.shown > HIDDEN)).any()):
             return made
         return replace(made, shown=made.shown == 0, corner=None if made.corner is None else made.corner == 0)

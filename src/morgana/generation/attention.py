@@ -200,7 +200,7 @@ def redrawn(block: Block, layer: int, piece: Rows, attention_mask: Tensor | None
         found = Drawn(allowed, changed, keys)
     if not all(block.needs[i].steady for i in masking):
         return found
-    found = found and found.packed(piece.among)
+    found = found and found.packed()
     block.drawn[key], block.settled = found, None  # the mask as it was has served
     return found
 

@@ -55,7 +55,7 @@ class CMAI:
         return made / total if made.requires_grad else made.div_(total)
 
     def focus(self, weights: Tensor, view: View) -> Tensor:
-        """(B, R, V) for these rows, each times a number."""
+        """(B, R, V) for these rows, up to a factor of each row, which moves no rank."""
         weight, visual = weights.mean(1), view.layout.visual
         seen = visual.take(weight[:, None])[:, 0]
         seen = seen if visual.full else seen.masked_fill(~visual.valid[:, None], 0)
