@@ -26,7 +26,7 @@ from morgana.spec import parse
 
 FEW = ("BAIR()", "MADRAG()", "GIFT()")  # they edit the last prompt row, or the question's
 MANY = (
-    *("VAR(mass=0.0, tau=1.0, rho=1.0)", "CMAI()", "DropHeads()"),  # scores of every text row
+    *("VAR(mass=0.0, tau=2.0, rho=1.0)", "CMAI()", "DropHeads()"),  # scores of every text row
     *("AIF(0.5)", "DropLayers(0)", "DebiasedAttention()"),  # the mask of every text row
     *("ModalityMutual()", "NAAViT()", "NeighbourAware()"),  # the mask of every image row
     "PositionScaling()",

@@ -238,17 +238,84 @@ def test_the_first_rows_have_the_bits_of_a_whole_pass(count, kind):
     assert torch.equal(first, whole[:, :, :768])
 
 
-@pytest.mark.parametrize("part", [CMAI(), DropLayers(0), InHeads(DropLayers(0), (0,)), InHeads(CMAI(), (1,))], ids=repr)
+REPLACING = (CMAI(), DropLayers(0), DropHeads(), VAR(tau=1.5, mass=0.0, rho=1.0, first=0, stop=None))
+
+
+@pytest.mark.parametrize("part", [*REPLACING, *(InHeads(part, (1,)) for part in REPLACING)], ids=repr)
 def test_rows_that_are_replaced_need_no_plain_attention(generator, pixels, query, part, monkeypatch):
-    """The same bits, whether plain attention serves them first, not at all, or late since some heads are left alone."""
+    """The same bits, whether plain attention serves them first, not at all, or late since some stay as they were."""
     prompt = generator.write([pixels[:1]], [query], [(Hit(Document("d", "harbour " * 1200), 0.5),)])
     length, counts = prompt.spans[0].length, []
     monkeypatch.setattr(attention, "needed", lambda *args: counts.append(needed(*args)) or counts[-1])
     made = passed(generator, prompt, (part,), logits_to_keep=0)
     assert length > 1024
-    assert counts == [768] * 3 if not isinstance(part, InHeads) else [768, length, length]
+    late = isinstance(part, InHeads) and "VAR" not in repr(part)  # VAR edits head 1 of every row here
+    assert counts == ([768, length, length] if late else [768] * 3)
     monkeypatch.setattr(attention, "needed", lambda *args: length)
     assert torch.equal(made, passed(generator, prompt, (part,), logits_to_keep=0))
+
+
+def test_rows_of_which_no_share_moves_keep_their_bits(generator, pixels, query, hits):
+    """Odd rows give half of what the image has in head 0 to the rest."""
+    prompt = generator.write([pixels[:1]], [query], [hits])
+
+    def halved(x, view):
+        made = x.clone()
+        moved = x[:, 0, :, 0] * (view.rows % 2) / 2
+        made[:, 0, :, 0] -= moved
+        made[:, 0, :, 1] += moved
+        return made
+
+    def parts(view):
+        seen = view.layout.visual.among(view.keys)
+        return torch.cat([seen, ~seen], 2)
+
+    asks = Needs(rows=after_image, at="shares", parts=parts, layers=Layers(-1))
+    plain = passed(generator, prompt, logits_to_keep=0)
+    made = passed(generator, prompt, (Edit(halved, asks),), logits_to_keep=0)
+    odd = [i for i in after_image(prompt.spans[0]) if i % 2]
+    even = [i for i in range(prompt.spans[0].length) if i not in odd]
+    assert torch.equal(made[:, even], plain[:, even])
+    assert (made[:, odd] != plain[:, odd]).any(-1).all()
+    same = passed(generator, prompt, (Edit(lambda x, view: x * torch.ones(()), asks),), logits_to_keep=0)
+    assert torch.equal(same, plain)
+
+
+def test_a_layer_without_parts_to_edit_costs_nothing(generator, pixels, query, hits, monkeypatch):
+    """Nobody is a sink at 1,000 times the mean; and where all visual tokens are sinks, none of them can get."""
+    prompt, flash = generator.write([pixels[:1]], [query], [hits]), Mock(wraps=_parts.FLASH)
+    monkeypatch.setattr(_parts, "FLASH", flash)
+    plain = passed(generator, prompt, logits_to_keep=0)
+    for tau in (1000.0, 0.0):
+        part = VAR(tau=tau, mass=0.0, rho=1.0, first=0, stop=None)
+        assert torch.equal(passed(generator, prompt, (part,), logits_to_keep=0), plain)
+        monkeypatch.setattr(attention, "FLASH", None)
+        assert torch.equal(passed(generator, prompt, (part,), logits_to_keep=0), plain)
+        monkeypatch.setattr(attention, "FLASH", flash)
+    assert not flash.called
+
+
+def test_gazes_are_kept_for_the_answer_and_no_longer(generator, pixels, query, hits):
+    prompt, memories = generator.write([pixels[:1]], [query], [hits]), []
+
+    def watched(x, view):
+        memories.append(view.memory)
+        return CMAI().edit(x, view)
+
+    part = Edit(watched, CMAI().needs)
+    passed(generator, prompt, (part,))
+    assert memories[-1] == {}
+    with torch.no_grad(), intervening(generator.network, (part,), prompt.spans):
+        generator.network(**prompt.inputs, use_cache=True)
+    assert list(memories[-1]) == [0, 1, 2]
+
+
+def test_pieces_are_alike_in_size():
+    spans = Spans(0, 1000, 1000, ((5, 581),), (), (980, 990))
+    rows = _rows.Rows.of([after_image], attention.Layout((spans,), torch.device("cpu")), 0, 1000)
+    assert [piece.index.shape[1] for piece in rows.pieces(8, 1000)] == [140, 140, 139]
+    assert [piece.index.shape[1] for piece in rows.pieces(32, 1000)] == [84, 84, 84, 84, 83]
+    assert [tuple(piece.index[0, [0, -1]].tolist()) for piece in rows.runs] == [(581, 999)]
 
 
 @pytest.mark.parametrize("at", ["scores", "weights", "mask", "states", "positions", "logits"])

@@ -140,10 +140,17 @@ class Block:
 
     def edit(self, i: int, x: Tensor, layer: int, index: Tensor, mine: Tensor, **more: Any) -> Tensor:
         """What intervention `i` makes of `x`, whole."""
-        view, parts = self.view(i, layer, index, mine, **more), self.needs[i].parts
-        if parts is None or self.calibrating:
+        view = self.view(i, layer, index, mine, **more)
+        if self.needs[i].parts is None or self.calibrating:
             return self.interventions[i].edit(x, view)
-        return shared(x, parts(view), lambda shares: self.interventions[i].edit(shares, view))
+        parts = self.parts(i, layer, index, mine)
+        return x if parts is None else shared(x, parts, lambda shares: self.interventions[i].edit(shares, view))
+
+    def parts(self, i: int, layer: int, index: Tensor, mine: Tensor) -> Tensor | None:
+        """(B, 1, P, N) the parts of the keys whose shares intervention `i` edits; None: it has nothing to do here."""
+        of = self.needs[i].parts
+        assert of is not None
+        return of(self.view(i, layer, index, mine))
 
     def view(self, i: int, layer: int, index: Tensor, mine: Tensor, **more: Any) -> View:
         """What intervention `i` sees, which is then at work."""

@@ -15,11 +15,12 @@ class Drawn:
     """What is added to the scores of a piece's rows, or in truth values what they see.
 
     `shown` (B, H or 1, R or 1, K) is over the `keys` that any of them sees; but for the last R, the rows' own, if
-    `corner` (R, R) is apart. `changed` (B, H or 1, R) are the rows that are not as they were.
+    `corner` (R, R) is apart. `changed` (B, H or 1, R) are the rows that are not as they were; None: all are
+    changed.
     """
 
     shown: Tensor
-    changed: Tensor
+    changed: Tensor | None
     keys: Tensor | slice
     corner: Tensor | None = None
 

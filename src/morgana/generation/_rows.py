@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,8 +14,8 @@ from morgana.generation._products import corner
 from morgana.generation.layout import Layout
 from morgana.generation.needs import RowSet
 
-PIECE = {"cpu": 1 << 20, "cuda": 1 << 22}  # scores (batch x heads x rows x keys) that are held at once
-FEWEST = 16  # rows of a piece: fewer cost more calls than they save memory
+PIECE = {"cpu": 1_400_000, "cuda": 1 << 22}  # scores (batch x heads x rows x keys) that are held at once
+FEWEST = 96  # rows of a piece: with fewer, products of matrices are slow
 RUN = 512  # rows of a piece of which nobody holds the scores
 
 
@@ -91,10 +92,12 @@ class Rows:
         """The rows in order, RUN a piece, whatever the keys."""
         return self._cut(RUN)
 
-    def _cut(self, size: int) -> list[Rows]:
+    def _cut(self, most: int) -> list[Rows]:
+        """In pieces of at most so many rows, alike in size."""
         count = self.index.shape[1]
-        if count <= size:
+        if count <= most:
             return [self] if count else []
+        size = math.ceil(count / math.ceil(count / most))
         return [self.cut(start, min(start + size, count)) for start in range(0, count, size)]
 
     def cut(self, start: int, stop: int) -> Rows:
@@ -110,15 +113,17 @@ class Rows:
             return query[:, :, self.even[0] : self.even[1]]
         return query.gather(2, self.place[:, None, :, None].expand(-1, query.shape[1], -1, query.shape[3]))
 
-    def put(self, out: Tensor, fresh: Tensor, changed: Tensor) -> Tensor:
-        """`out` (B, Q, H, D) with the `changed` (B, R, H) of `fresh` (B, R, H, D) in these rows."""
+    def put(self, out: Tensor, fresh: Tensor, changed: Tensor | None) -> Tensor:
+        """`out` (B, Q, H, D) with the `changed` (B, R, H or 1) of `fresh` (B, R, H, D) in these rows; None: all."""
         fresh = fresh.to(out.dtype)
         if self.even is not None and not out.requires_grad and not fresh.requires_grad:
             here = out[:, self.even[0] : self.even[1]]
-            here.copy_(fresh) if bool(changed.all()) else here.copy_(torch.where(changed[..., None], fresh, here))
+            here.copy_(fresh if changed is None else torch.where(changed[..., None], fresh, here))
             return out
         batch, place, row = self.real
-        new = torch.where(changed[batch, place][..., None], fresh[batch, place], out[batch, row])
+        new = fresh[batch, place]
+        if changed is not None:
+            new = torch.where(changed[batch, place][..., None], new, out[batch, row])
         return out.index_put((batch, row), new)
 
 

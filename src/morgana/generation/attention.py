@@ -2,7 +2,8 @@
 
 One function is registered with transformers under one name; outside the block no model uses it. Inside, every row goes
 through the attention that the model had (SDPA, FlashAttention), and only the edited rows are computed again from their
-queries, in O(n) a row. A row that comes back from its editors unchanged keeps the very bits that it had.
+queries, in O(n) a row. A row that comes back from its editors unchanged keeps the very bits that it had, and so do the
+heads of a row that come back unchanged, but where only shares are edited.
 """
 
 from __future__ import annotations
@@ -21,18 +22,19 @@ from morgana.generation._hooks import hooked
 from morgana.generation._parts import FLASH, Parted
 from morgana.generation._positions import turned
 from morgana.generation._products import HIDDEN, attention, differing, grouped, reach, scores, sighted
-from morgana.generation._rows import FEWEST, Rows
+from morgana.generation._rows import Rows
 from morgana.generation._sparing import States, beginning, filled, needed
 from morgana.generation.layout import Layout
 from morgana.generation.prompts import Spans
 from morgana.generation.view import Reference, View
 from morgana.types import SpecError
 
-Redone: TypeAlias = tuple[Tensor, Tensor] | None  # (B, R, H, D) rows, and which changed (B, R, H); None: none
+Redone: TypeAlias = tuple[Tensor, Tensor | None] | None  # (B, R, H, D) rows, and which changed, see `Rows.put`
 
 __all__ = ["NAME", "Intervention", "Reference", "View", "calibrating", "intervening"]
 
 NAME = "morgana"
+MANY = 16  # rows: attention to every part apart pays from here on
 
 
 @contextmanager
@@ -134,35 +136,60 @@ def attend(
     masking, scoring, weighing = (block.active(place, layer) for place in ("mask", "scores", "weights"))
     active = (*masking, *scoring, *weighing)
     rows, window = block.rows(active), kwargs.get("sliding_window")
-    states, scaling = (query, key, value), kwargs.get("scaling")
+    states = (query, key, value)
     alike = attention_mask is None and window is None and rows.even is not None
     simple = alike and not (masking or scoring)
     apart = simple and splits(block, weighing, states, rows)
-    served = needed(block, active, rows, states) if alike and not apart else query.shape[2]
+    parts = block.parts(weighing[0], layer, rows.index, rows.owned[0]) if apart else None
+    if apart and parts is None:
+        return plain(module, *states, attention_mask, **kwargs)  # type: ignore[no-any-return]
+    served = needed(block, active, rows, states) if alike else query.shape[2]
     out, weights = plain(module, *beginning(states, served), attention_mask, **kwargs)
     out = filled(out, query.shape[2])
-    held = query.shape[1] if scoring or weighing else 1  # heads; a mask serves all
+    made = redone(block, layer, rows, states, attention_mask, window, kwargs.get("scaling"), parts, simple=simple)
     with uncast(query.device.type):
-        if apart:
-            return reshared(block, layer, rows, states, scaling, out), weights
-        for piece in rows.pieces(held, key.shape[2]):
-            if simple:
-                redone = reweighed(block, layer, piece, states, scaling)
-            elif scoring or weighing:
-                before = block.hiding(piece, attention_mask, window)
-                allowed = edited(block, before, layer, piece, masking, 0)
-                redone = rescored(block, layer, piece, states, before, allowed, scaling)
-            else:
-                redone = remasked(redrawn(block, layer, piece, attention_mask, window), piece, states, scaling)
-            if served < query.shape[2] and not (redone and bool(redone[1].all())):
+        for piece, fresh in made:
+            if served < query.shape[2] and (fresh is None or fresh[1] is not None):  # some row stays as it was
                 assert piece.even is not None
                 start, served = piece.even[0], query.shape[2]
                 block.partly.add(active)
                 late, _ = plain(module, *states, attention_mask, **kwargs)
                 out = torch.cat([out[:, :start], late[:, start:]], 1)
-            if redone is not None:
-                out = piece.put(out, *redone)
+            if fresh is not None:
+                out = piece.put(out, *fresh)
     return out, weights
+
+
+def redone(
+    block: Block,
+    layer: int,
+    rows: Rows,
+    states: States,
+    attention_mask: Tensor | None,
+    window: int | None,
+    scaling: float | None,
+    parts: Tensor | None,
+    *,
+    simple: bool,
+) -> Iterator[tuple[Rows, Redone]]:
+    """The rows in pieces, edited; `simple`: they are a run under the causal mask, and only their weights are edited.
+
+    `parts` (B, 1, P, N) are those of the keys, where attention is had part by part.
+    """
+    masking, scoring, weighing = (block.active(place, layer) for place in ("mask", "scores", "weights"))
+    if parts is not None:
+        yield from reshared(block, layer, rows, states, parts, scaling)
+        return
+    held = states[0].shape[1] if scoring or weighing else 1  # heads; a mask serves all
+    for piece in rows.pieces(held, states[1].shape[2]):
+        if simple:
+            yield piece, reweighed(block, layer, piece, states, scaling)
+        elif scoring or weighing:
+            before = block.hiding(piece, attention_mask, window)
+            allowed = edited(block, before, layer, piece, masking, 0)
+            yield piece, rescored(block, layer, piece, states, before, allowed, scaling)
+        else:
+            yield piece, remasked(redrawn(block, layer, piece, attention_mask, window), piece, states, scaling)
 
 
 def uncast(device: str) -> AbstractContextManager[Any]:
@@ -197,7 +224,7 @@ def redrawn(block: Block, layer: int, piece: Rows, attention_mask: Tensor | None
     if allowed is not before and (changed := differing(allowed, before)).any():
         keys = sighted(allowed)
         allowed = allowed[..., keys]
-        found = Drawn(allowed, changed, keys)
+        found = Drawn(allowed, unless_all(changed), keys)
     if not all(block.needs[i].steady for i in masking):
         return found
     found = found and found.packed()
@@ -211,7 +238,7 @@ def remasked(drawn: Drawn | None, piece: Rows, states: States, scaling: float | 
         return None
     query, key, value = states
     key, value = (x[:, :, drawn.keys] for x in (key, value))
-    changed = drawn.changed.expand(-1, query.shape[1], -1).transpose(1, 2)
+    changed = drawn.changed if drawn.changed is None else drawn.changed.transpose(1, 2)
     return attention(piece.take(query), key, value, drawn.mask, scaling).transpose(1, 2), changed
 
 
@@ -236,35 +263,39 @@ def rescored(
     if not pairs:
         return None
     changed = reduce(torch.logical_or, (differing(x, y) for x, y in pairs))
-    return grouped(after.to(value.dtype), value).transpose(1, 2), changed.transpose(1, 2)
+    return grouped(after.to(value.dtype), value).transpose(1, 2), unless_all(changed.transpose(1, 2))
 
 
 def splits(block: Block, weighing: Sequence[int], states: States, rows: Rows) -> bool:
     """Attention can be had part by part: one editor of shares, many rows, no gradient, a kernel that tells its sum."""
     one = len(weighing) == 1 and block.needs[weighing[0]].parts is not None
-    here = FLASH is not None and states[0].device.type == "cpu" and rows.index.shape[1] >= FEWEST
+    here = FLASH is not None and states[0].device.type == "cpu" and rows.index.shape[1] >= MANY
     return one and here and not (torch.is_grad_enabled() and any(x.requires_grad for x in states))
 
 
-def reshared(block: Block, layer: int, rows: Rows, states: States, scaling: float | None, out: Tensor) -> Tensor:
-    """`out` where only shares are edited: attention to every part apart, mixed by what they have now."""
+def reshared(
+    block: Block, layer: int, rows: Rows, states: States, parts: Tensor, scaling: float | None
+) -> Iterator[tuple[Rows, Redone]]:
+    """Rows of which only shares are edited: attention to every part apart, mixed by what they have now.
+
+    All heads of a row with an edited one are mixed again: plain attention, which they would else keep, costs as much.
+    """
     (i,) = block.active("weights", layer)
     query, key, value = states
-    parts = block.needs[i].parts
-    assert parts is not None
-    parted = Parted(key, value, parts(block.view(i, layer, rows.index, rows.owned[0])), query.shape[1])
+    parted = Parted(key, value, parts, query.shape[1])
     for piece in rows.runs:
         assert piece.even is not None
         view = block.view(i, layer, piece.index, piece.owned[0])
         made, shares = parted.split(piece.take(query), block.first + piece.even[0], scaling)
         after = block.interventions[i].edit(shares, view)
         if after is shares:
+            yield piece, None
             continue
         fresh = torch.zeros_like(made[0])
         for share, row in zip(after.to(query.dtype).unbind(-1), made, strict=True):
             fresh.addcmul_(share[..., None], row)
-        out = piece.put(out, fresh.transpose(1, 2), differing(after, shares).transpose(1, 2))
-    return out
+        changed = differing(after, shares).any(1, keepdim=True)
+        yield piece, (fresh.transpose(1, 2), unless_all(changed.transpose(1, 2)))
 
 
 def reweighed(block: Block, layer: int, piece: Rows, states: States, scaling: float | None) -> Redone:
@@ -291,8 +322,14 @@ def reweighed(block: Block, layer: int, piece: Rows, states: States, scaling: fl
     after = edited(block, given, layer, piece, active, 0, spent=spent)
     if after is given:
         return None
+    moved = bool((after[..., 0] != start).all())  # what hides some keys moves the weights of all
     fresh = grouped(after.to(value.dtype), value).transpose(1, 2)
-    changed = after[..., 0] != start  # what hides some keys moves the weights of all
-    if not bool(changed.all()):
-        changed = differing(after, weights() if spent else given, spent=not given.requires_grad)
-    return fresh, changed.transpose(1, 2)
+    if moved:
+        return fresh, None
+    changed = differing(after, weights() if spent else given, spent=not given.requires_grad)
+    return fresh, unless_all(changed.transpose(1, 2))
+
+
+def unless_all(changed: Tensor) -> Tensor | None:
+    """`changed`, None where all have."""
+    return None if bool(changed.all()) else changed

@@ -92,7 +92,8 @@ class Needs:
         `view.calibrating` set, and what it puts into `view.memory` is there in the passes that follow.
     hidden: `view.hidden` holds what the layer was given.
     steady: a mask's edit is the same in every layer, so that each pass asks for it once.
-    parts: for shares, (B, 1, P, N) which keys belong to which part, as truth values; every key to one.
+    parts: for shares, (B, 1, P, N) which keys belong to which part, as truth values; every key to one. None: there is
+        nothing to edit in this layer.
     """
 
     rows: RowSet = last
@@ -101,4 +102,4 @@ class Needs:
     calibration: Calibration = "none"
     hidden: bool = False
     steady: bool = False
-    parts: Callable[[View], Tensor] | None = None
+    parts: Callable[[View], Tensor | None] | None = None

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from morgana.generation.needs import Depth, Layers, Needs, after_image
 from morgana.generation.selecting import smallest
@@ -47,16 +46,16 @@ class CMAI:
         focus = self.focus(weights.detach(), view)
         focus = focus if visual.full else focus.masked_fill(~visual.valid[:, None], math.inf)
         counts = [math.floor(self.quantile * size + 1e-9) for size in visual.sizes]
-        shown = (focus >= smallest(focus, counts)).to(weights.dtype)[:, None]  # alike for all heads
+        shown = torch.ge(focus, smallest(focus, counts), out=torch.empty_like(focus))[:, None]  # alike for all heads
         made = visual.multiply(weights.detach() if view.spent else weights.clone(), shown)
         total = made.sum(-1, keepdim=True)
         if not all(counts):
             total = torch.where(torch.tensor(counts, device=total.device)[:, None, None, None] > 0, total, 1.0)
-        return made / total if made.requires_grad else made.div_(total)
+        return made / total if made.requires_grad else made.mul_(total.reciprocal_())
 
     def focus(self, weights: Tensor, view: View) -> Tensor:
-        """(B, R, V) for these rows, up to a factor of each row, which moves no rank."""
-        weight, visual = weights.mean(1), view.layout.visual
+        """(B, R, V) for these rows, up to a factor, which moves no rank."""
+        weight, visual = weights.sum(1), view.layout.visual
         seen = visual.take(weight[:, None])[:, 0]
         seen = seen if visual.full else seen.masked_fill(~visual.valid[:, None], 0)
         if view.layer not in view.memory:
@@ -65,6 +64,8 @@ class CMAI:
             view.memory[view.layer] = Gazes(seen.new_empty(len(seen), 0, seen.shape[2]), view.rows[:, :0])
         past: Gazes = view.memory[view.layer]
         past.add(seen, view)
+        if view.run and view.run.stop == view.keys and not view.cached:  # nor to this one
+            view.memory.clear()
         return past.through(weight, view)
 
 
@@ -81,8 +82,8 @@ class Gazes:
         start, stop = self.count, self.count + seen.shape[1]
         frozen = self.room.is_inference() and not torch.is_inference_mode_enabled()
         if stop > self.room.shape[1] or frozen:
-            more = max(stop, start + view.keys - int(view.rows[0, 0])) + LATER - self.room.shape[1]
-            self.room, self.tokens = pad(self.room, (0, 0, 0, more)), pad(self.tokens, (0, more))
+            most = max(stop, start + view.keys - int(view.rows[0, 0])) + LATER
+            self.room, self.tokens = wider(self.room, most), wider(self.tokens, most)
         self.room[:, start:stop], self.tokens[:, start:stop] = seen, view.rows.masked_fill(~view.mine, -1)
         if not start:
             self.run = view.run
@@ -101,3 +102,10 @@ class Gazes:
         known = self.tokens[:, None, : self.count]
         share = weight.gather(-1, known.clamp(min=0).expand(-1, weight.shape[1], -1))
         return (share * ((known >= 0) & (known <= view.rows[..., None]))) @ gazes
+
+
+def wider(room: Tensor, count: int) -> Tensor:
+    """(B, T, …) with room for `count` in place of T."""
+    made = room.new_empty(len(room), count, *room.shape[2:])
+    made[:, : room.shape[1]] = room
+    return made

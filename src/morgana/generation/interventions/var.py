@@ -49,8 +49,16 @@ class VAR:
         gained = others + freed * (to_sinks + elsewhere)
         return torch.cat([gained, to_sinks - freed * to_sinks, elsewhere - freed * elsewhere, rest], -1)
 
-    def kinds(self, view: View) -> Tensor:
-        """(B, 1, 4, N) of a layer's tokens so far: visual but no sink, visual sink, another sink, any other."""
+    def kinds(self, view: View) -> Tensor | None:
+        """(B, 1, 4, N) of a layer's tokens so far: visual but no sink, visual sink, another sink, any other.
+
+        None where no prompt has both a token that gives and one that gets.
+        """
+        kinds = self.told(view)
+        others, to_sinks, elsewhere, _ = kinds.any(-1).unbind(-1)
+        return kinds if bool((others & (to_sinks | elsewhere)).any()) else None
+
+    def told(self, view: View) -> Tensor:
         known: Tensor | None = view.memory.get(view.layer)
         if known is not None and known.shape[-1] == view.keys:
             return known
