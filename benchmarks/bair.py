@@ -13,6 +13,8 @@ from morgana.generation.prompts import Spans
 from morgana.generation.visual import Probe
 
 SIDE, PATCH, QUESTION = 192, 8, 8
+TINY = {"hidden_size": 256, "intermediate_size": 688, "num_attention_heads": 8, "num_key_value_heads": 8}
+QWEN = {"hidden_size": 896, "intermediate_size": 4864, "num_attention_heads": 14, "num_key_value_heads": 2}  # 0.5B
 
 
 def bench(setting: Setting) -> list[Result]:
@@ -46,7 +48,7 @@ def bench(setting: Setting) -> list[Result]:
     ]
 
 
-def random_llava(layers: int) -> Any:
+def random_llava(layers: int, sizes: dict[str, int] = TINY) -> Any:
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
     torch.manual_seed(0)
@@ -60,12 +62,9 @@ def random_llava(layers: int) -> Any:
     )
     text = LlamaConfig(
         vocab_size=500,
-        hidden_size=256,
-        intermediate_size=688,
         num_hidden_layers=layers,
-        num_attention_heads=8,
-        num_key_value_heads=8,
         max_position_embeddings=8192,
+        **sizes,
     )
     made: Any = LlavaForConditionalGeneration(LlavaConfig(vision_config=vision, text_config=text, image_token_index=3))
     return made.eval().requires_grad_(False)

@@ -37,7 +37,9 @@ def main() -> None:
     parser.add_argument("--encoder", default="atlas", help="an open_clip model or folder")
     parser.add_argument("--generator", default="atlas", help="a transformers model or folder")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (0: torch's own choice)")
-    parser.add_argument("--long", action="store_true", help="interventions at 4,000 prompt tokens too")
+    parser.add_argument(
+        "--long", action="store_true", help="interventions at 4,000 prompt tokens and on a larger model too"
+    )
     chosen = parser.parse_args()
     if chosen.threads:
         torch.set_num_threads(chosen.threads)
