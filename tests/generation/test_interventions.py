@@ -1,7 +1,7 @@
 """Each method against its equation, written again in plain Python on float64 rows."""
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ import torch
 from morgana.generation._parts import shared
 from morgana.generation._products import masks
 from morgana.generation.interventions.aif import AIF
-from morgana.generation.interventions.cmai import CMAI
+from morgana.generation.interventions.cmai import CMAI, Gazes
 from morgana.generation.interventions.contrastive import ClinicalContrast, VisualContrast, noised, plausible
 from morgana.generation.interventions.debiased_attention import DebiasedAttention, padded
 from morgana.generation.interventions.dropping import DropHeads, DropLayers
@@ -206,6 +206,45 @@ def test_aif_hides_the_tokens_that_all_layers_see_alike(scores, ratio):
         hidden = {t for t in range(N) if bool(made[i, 0, 0, t].isneginf())}
         assert hidden == wanted
         assert hidden
+
+
+def test_gazes_move_where_there_is_less_room_than_there_was():
+    """A room made in inference mode cannot be written to outside; it is made anew, as wide as is needed then."""
+    with torch.inference_mode():
+        room = Gazes(torch.arange(24.0).view(1, 12, 2), torch.arange(12)[None], 3)
+    fresh = torch.full((1, 1, 2), -1.0)
+    room.add(fresh, view(rows=torch.full((1, 1), N - 1)))
+    assert room.room[0, :4].tolist() == [[0, 1], [2, 3], [4, 5], [-1, -1]]
+    assert room.count == 4
+
+
+def test_cmai_of_a_head_that_sees_nothing_else_is_finite():
+    """All but 1e-40 of head 0 is on a token that the three others do not look at; 1 / 1e-40 is no number."""
+    weights = torch.full((2, HEADS, 1, N), 1e-41)
+    weights[:, 0, :, 9] = 1.0
+    weights[:, 1:, :, 8], weights[:, 1:, :, N - 1] = 0.99, 0.01
+    made = CMAI(0.9).edit(weights, view(rows=torch.full((2, 1), N - 1)))
+    assert made.isfinite().all()
+    assert (made[:, 0, :, 9] == 0).all()
+    assert (made[:, 1:, :, 8] > 0.9).all()
+
+
+def test_scaling_up_leaves_alone_what_is_not_edited():
+    weights = (3 * torch.randn(2, 4, 5, N)).softmax(-1)
+
+    @dataclass
+    class Half:
+        needs = CMAI().needs
+
+        def edit(self, x, view):
+            made = x.clone()
+            made[:, 1, :, 0] *= 0.5
+            return made
+
+    made = Scaled(Half(), 1.5).edit(weights, view())
+    assert torch.equal(made[:, [0, 2, 3]], weights[:, [0, 2, 3]])
+    assert (made[:, 1] != weights[:, 1]).any(-1).all()
+    torch.testing.assert_close(made.sum(-1), torch.ones(2, 4, 5))
 
 
 def test_cmai_inhibits_what_the_text_it_refers_to_does_not_look_at(scores):

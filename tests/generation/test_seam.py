@@ -115,6 +115,7 @@ def test_rows_in_pieces_are_the_rows_at_once(generator, batch, part, monkeypatch
     whole = passed(generator, prompt, (part,))
     monkeypatch.setattr(_rows, "PIECE", {"cuda": 0, "cpu": 0})
     monkeypatch.setattr(_rows, "FEWEST", 3)
+    monkeypatch.setattr(_rows, "QUICK", 0)
     cut = passed(generator, prompt, (part,))
     for i, spans in enumerate(prompt.spans):
         torch.testing.assert_close(cut[i, spans.start :], whole[i, spans.start :], atol=2e-4, rtol=1e-4)
@@ -136,6 +137,19 @@ def test_attention_part_by_part_is_attention_with_edited_weights(folder, pixels,
         assert flash.called
         torch.testing.assert_close(fast, slow, atol=2e-5, rtol=1e-5)
         assert not torch.allclose(fast[:, -1], passed(generator, prompt)[:, -1], atol=1e-3)
+
+
+@pytest.mark.parametrize("part", [VAR(tau=1.5, mass=0.0, rho=0.9, first=0, stop=None), DropHeads()], ids=repr)
+def test_attention_part_by_part_works_under_autocast(generator, pixels, query, hits, part, monkeypatch):
+    """Values are in bfloat16 there, queries and keys in float32."""
+    prompt, flash = generator.write([pixels[:1]], [query], [hits]), Mock(wraps=_parts.FLASH)
+    exact = passed(generator, prompt, (part,))
+    monkeypatch.setattr(_parts, "FLASH", flash)
+    with torch.autocast("cpu", torch.bfloat16):
+        plain, rough = passed(generator, prompt), passed(generator, prompt, (part,))
+    assert flash.called
+    near, far = ((x[:, -1] - exact[:, -1]).norm() for x in (rough, plain))
+    assert near < far
 
 
 def test_parts_alone_are_attention_to_these_keys_alone():
@@ -285,6 +299,7 @@ def test_a_layer_without_parts_to_edit_costs_nothing(generator, pixels, query, h
     """Nobody is a sink at 1,000 times the mean; and where all visual tokens are sinks, none of them can get."""
     prompt, flash = generator.write([pixels[:1]], [query], [hits]), Mock(wraps=_parts.FLASH)
     monkeypatch.setattr(_parts, "FLASH", flash)
+    monkeypatch.setattr(attention, "scores", Mock(side_effect=RuntimeError))
     plain = passed(generator, prompt, logits_to_keep=0)
     for tau in (1000.0, 0.0):
         part = VAR(tau=tau, mass=0.0, rho=1.0, first=0, stop=None)

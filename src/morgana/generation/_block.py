@@ -36,8 +36,8 @@ class Intervention(Protocol):
     logits     (B, R, V) of the next token
 
     It must not write into its argument, unless `view.spent`, and gives back equal numbers where it does nothing: those
-    keep their bits. Masks are settled first, then scores, then weights and shares, each in the order of the
-    interventions.
+    keep their bits; with shares, where no head of the row is edited. Masks are settled first, then scores, then weights
+    and shares, each in the order of the interventions.
     """
 
     @property
@@ -143,14 +143,14 @@ class Block:
         view = self.view(i, layer, index, mine, **more)
         if self.needs[i].parts is None or self.calibrating:
             return self.interventions[i].edit(x, view)
-        parts = self.parts(i, layer, index, mine)
+        parts = self.parts(i, view)
         return x if parts is None else shared(x, parts, lambda shares: self.interventions[i].edit(shares, view))
 
-    def parts(self, i: int, layer: int, index: Tensor, mine: Tensor) -> Tensor | None:
+    def parts(self, i: int, view: View) -> Tensor | None:
         """(B, 1, P, N) the parts of the keys whose shares intervention `i` edits; None: it has nothing to do here."""
         of = self.needs[i].parts
         assert of is not None
-        return of(self.view(i, layer, index, mine))
+        return of(view)
 
     def view(self, i: int, layer: int, index: Tensor, mine: Tensor, **more: Any) -> View:
         """What intervention `i` sees, which is then at work."""

@@ -15,7 +15,8 @@ from morgana.generation.layout import Layout
 from morgana.generation.needs import RowSet
 
 PIECE = {"cpu": 1_400_000, "cuda": 1 << 22}  # scores (batch x heads x rows x keys) that are held at once
-FEWEST = 96  # rows of a piece: with fewer, products of matrices are slow
+FEWEST = 16  # rows of a piece: fewer cost more calls than they save memory
+QUICK = 96  # of all prompts together on a CPU: products of smaller matrices are slow
 RUN = 512  # rows of a piece of which nobody holds the scores
 
 
@@ -81,10 +82,12 @@ class Rows:
         return {}
 
     def pieces(self, heads: int, keys: int) -> list[Rows]:
-        """The rows in order, each piece with at most PIECE scores, or FEWEST rows."""
+        """The rows in order, each piece with at most PIECE scores, or FEWEST rows, on a CPU QUICK."""
         if (heads, keys) not in self._pieces:
-            most = PIECE.get(self.index.device.type, PIECE["cuda"])
-            self._pieces[heads, keys] = self._cut(max(FEWEST, most // max(1, len(self.index) * heads * keys)))
+            device, prompts = self.index.device.type, max(1, len(self.index))
+            fewest = max(FEWEST, QUICK // prompts) if device == "cpu" else FEWEST
+            most = PIECE.get(device, PIECE["cuda"]) // (prompts * heads * keys)
+            self._pieces[heads, keys] = self._cut(max(fewest, most))
         return self._pieces[heads, keys]
 
     @cached_property

@@ -2,8 +2,8 @@
 
 One function is registered with transformers under one name; outside the block no model uses it. Inside, every row goes
 through the attention that the model had (SDPA, FlashAttention), and only the edited rows are computed again from their
-queries, in O(n) a row. A row that comes back from its editors unchanged keeps the very bits that it had, and so do the
-heads of a row that come back unchanged, but where only shares are edited.
+queries, in O(n) a row. A row that comes back from its editors unchanged keeps the very bits that it had; so do single
+heads of a row, but where attention is had part by part.
 """
 
 from __future__ import annotations
@@ -139,14 +139,18 @@ def attend(
     states = (query, key, value)
     alike = attention_mask is None and window is None and rows.even is not None
     simple = alike and not (masking or scoring)
-    apart = simple and splits(block, weighing, states, rows)
-    parts = block.parts(weighing[0], layer, rows.index, rows.owned[0]) if apart else None
-    if apart and parts is None:
+    sharing = divides(block, active, rows)
+    parts = block.parts(active[0], block.view(active[0], layer, rows.index, rows.owned[0])) if sharing else None
+    if sharing and parts is None:
         return plain(module, *states, attention_mask, **kwargs)  # type: ignore[no-any-return]
     served = needed(block, active, rows, states) if alike else query.shape[2]
     out, weights = plain(module, *beginning(states, served), attention_mask, **kwargs)
     out = filled(out, query.shape[2])
-    made = redone(block, layer, rows, states, attention_mask, window, kwargs.get("scaling"), parts, simple=simple)
+    scaling = kwargs.get("scaling")
+    if parts is not None and simple and splits(states, rows):
+        made = reshared(block, layer, rows, states, parts, scaling)
+    else:
+        made = redone(block, layer, rows, states, attention_mask, window, scaling, simple=simple)
     with uncast(query.device.type):
         for piece, fresh in made:
             if served < query.shape[2] and (fresh is None or fresh[1] is not None):  # some row stays as it was
@@ -168,18 +172,11 @@ def redone(
     attention_mask: Tensor | None,
     window: int | None,
     scaling: float | None,
-    parts: Tensor | None,
     *,
     simple: bool,
 ) -> Iterator[tuple[Rows, Redone]]:
-    """The rows in pieces, edited; `simple`: they are a run under the causal mask, and only their weights are edited.
-
-    `parts` (B, 1, P, N) are those of the keys, where attention is had part by part.
-    """
+    """The rows in pieces, edited; `simple`: they are a run under the causal mask, and only their weights are edited."""
     masking, scoring, weighing = (block.active(place, layer) for place in ("mask", "scores", "weights"))
-    if parts is not None:
-        yield from reshared(block, layer, rows, states, parts, scaling)
-        return
     held = states[0].shape[1] if scoring or weighing else 1  # heads; a mask serves all
     for piece in rows.pieces(held, states[1].shape[2]):
         if simple:
@@ -266,11 +263,16 @@ def rescored(
     return grouped(after.to(value.dtype), value).transpose(1, 2), unless_all(changed.transpose(1, 2))
 
 
-def splits(block: Block, weighing: Sequence[int], states: States, rows: Rows) -> bool:
-    """Attention can be had part by part: one editor of shares, many rows, no gradient, a kernel that tells its sum."""
-    one = len(weighing) == 1 and block.needs[weighing[0]].parts is not None
+def divides(block: Block, active: Sequence[int], rows: Rows) -> bool:
+    """Shares are edited, and nothing else."""
+    alone = len(active) == 1 and block.needs[active[0]].parts is not None
+    return alone and rows.index.shape[1] > 0 and not block.calibrating
+
+
+def splits(states: States, rows: Rows) -> bool:
+    """Attention can be had part by part: many rows, no gradient, a kernel that tells its sum."""
     here = FLASH is not None and states[0].device.type == "cpu" and rows.index.shape[1] >= MANY
-    return one and here and not (torch.is_grad_enabled() and any(x.requires_grad for x in states))
+    return here and not (torch.is_grad_enabled() and any(x.requires_grad for x in states))
 
 
 def reshared(
@@ -281,7 +283,9 @@ def reshared(
     All heads of a row with an edited one are mixed again: plain attention, which they would else keep, costs as much.
     """
     (i,) = block.active("weights", layer)
-    query, key, value = states
+    kind = torch.promote_types(states[0].dtype, states[2].dtype)  # under autocast they differ
+    query, key, value = (x.to(kind) for x in states)
+    wide = torch.promote_types(kind, torch.float32)
     parted = Parted(key, value, parts, query.shape[1])
     for piece in rows.runs:
         assert piece.even is not None
@@ -291,9 +295,9 @@ def reshared(
         if after is shares:
             yield piece, None
             continue
-        fresh = torch.zeros_like(made[0])
-        for share, row in zip(after.to(query.dtype).unbind(-1), made, strict=True):
-            fresh.addcmul_(share[..., None], row)
+        fresh = torch.zeros_like(made[0], dtype=wide)
+        for share, row in zip(after.to(wide).unbind(-1), made, strict=True):
+            fresh.addcmul_(share[..., None], row.to(wide))
         changed = differing(after, shares).any(1, keepdim=True)
         yield piece, (fresh.transpose(1, 2), unless_all(changed.transpose(1, 2)))
 

@@ -51,6 +51,7 @@ class CMAI:
         total = made.sum(-1, keepdim=True)
         if not all(counts):
             total = torch.where(torch.tensor(counts, device=total.device)[:, None, None, None] > 0, total, 1.0)
+        total = total.clamp(min=torch.finfo(total.dtype).tiny)
         return made / total if made.requires_grad else made.mul_(total.reciprocal_())
 
     def focus(self, weights: Tensor, view: View) -> Tensor:
@@ -83,7 +84,7 @@ class Gazes:
         frozen = self.room.is_inference() and not torch.is_inference_mode_enabled()
         if stop > self.room.shape[1] or frozen:
             most = max(stop, start + view.keys - int(view.rows[0, 0])) + LATER
-            self.room, self.tokens = wider(self.room, most), wider(self.tokens, most)
+            self.room, self.tokens = (moved(x[:, :start], most) for x in (self.room, self.tokens))
         self.room[:, start:stop], self.tokens[:, start:stop] = seen, view.rows.masked_fill(~view.mine, -1)
         if not start:
             self.run = view.run
@@ -104,8 +105,8 @@ class Gazes:
         return (share * ((known >= 0) & (known <= view.rows[..., None]))) @ gazes
 
 
-def wider(room: Tensor, count: int) -> Tensor:
-    """(B, T, …) with room for `count` in place of T."""
-    made = room.new_empty(len(room), count, *room.shape[2:])
-    made[:, : room.shape[1]] = room
+def moved(rows: Tensor, count: int) -> Tensor:
+    """(B, T, …) rows where there is room for `count`."""
+    made = rows.new_empty(len(rows), count, *rows.shape[2:])
+    made[:, : rows.shape[1]] = rows
     return made

@@ -88,7 +88,9 @@ class Scaled:
             return x
         if self.needs.at in ("weights", "shares"):
             made = (x + self.factor * (after - x)).clamp(min=0)
-            return made / made.sum(-1, keepdim=True) if self.factor > 1 else made
+            if self.factor <= 1:
+                return made
+            return torch.where((after != x).any(-1, keepdim=True), made / made.sum(-1, keepdim=True), x)
         finite = ~(x.isneginf() | after.isneginf())
         step = torch.where(finite, after, 0) - torch.where(finite, x, 0)
         kept = math.log(1 - self.factor) if self.factor < 1 else -math.inf
