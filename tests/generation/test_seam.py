@@ -7,7 +7,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 
-from morgana.generation import _parts, _rows, attention
+from morgana.generation import _parts, _redoing, _rows, attention
 from morgana.generation._drawn import Drawn
 from morgana.generation._products import corner
 from morgana.generation._sparing import beginning, needed
@@ -131,7 +131,7 @@ def test_attention_part_by_part_is_attention_with_edited_weights(folder, pixels,
         flash = Mock(wraps=_parts.FLASH)
         monkeypatch.setattr(_parts, "FLASH", flash)
         fast = passed(generator, prompt, (part,))
-        monkeypatch.setattr(attention, "FLASH", None)
+        monkeypatch.setattr(_redoing, "FLASH", None)
         slow = passed(generator, prompt, (part,))
         monkeypatch.undo()
         assert flash.called
@@ -299,14 +299,14 @@ def test_a_layer_without_parts_to_edit_costs_nothing(generator, pixels, query, h
     """Nobody is a sink at 1,000 times the mean; and where all visual tokens are sinks, none of them can get."""
     prompt, flash = generator.write([pixels[:1]], [query], [hits]), Mock(wraps=_parts.FLASH)
     monkeypatch.setattr(_parts, "FLASH", flash)
-    monkeypatch.setattr(attention, "scores", Mock(side_effect=RuntimeError))
+    monkeypatch.setattr(_redoing, "scores", Mock(side_effect=RuntimeError))
     plain = passed(generator, prompt, logits_to_keep=0)
     for tau in (1000.0, 0.0):
         part = VAR(tau=tau, mass=0.0, rho=1.0, first=0, stop=None)
         assert torch.equal(passed(generator, prompt, (part,), logits_to_keep=0), plain)
-        monkeypatch.setattr(attention, "FLASH", None)
+        monkeypatch.setattr(_redoing, "FLASH", None)
         assert torch.equal(passed(generator, prompt, (part,), logits_to_keep=0), plain)
-        monkeypatch.setattr(attention, "FLASH", flash)
+        monkeypatch.setattr(_redoing, "FLASH", flash)
     assert not flash.called
 
 

@@ -69,7 +69,7 @@ class Block:
     cached: bool = True  # the running pass keeps its keys and values
     known: dict[tuple[tuple[int, ...], int, int], Rows] = field(default_factory=dict)
     settled: tuple[tuple[Any, ...], Tensor] | None = None  # see `hiding`
-    drawn: dict[tuple[Any, ...], Drawn | None] = field(default_factory=dict)  # see `attention.redrawn`
+    drawn: dict[tuple[Any, ...], Drawn | None] = field(default_factory=dict)  # see `_redoing.redrawn`
     angles: Any = None  # rotary positions, see _positions
     partly: set[tuple[int, ...]] = field(default_factory=set)  # interventions that together left some row as it was
     among: Tensor | None = None  # (B, M) which of the pass's first tokens a pruner has left; None: all
