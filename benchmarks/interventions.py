@@ -124,7 +124,7 @@ def loop(heads: int, layers: int, rounds: int) -> Result:
     reference = Reference(dict.fromkeys(range(layers), odds), dict.fromkeys(range(layers), sharp))
 
     def ours() -> list[torch.Tensor]:
-        return [BAIR().edit(row, View(layout, layer, reference)) for layer, row in enumerate(rows)]
+        return [BAIR().edit(row, View(layout, layer, reference, clear=True)) for layer, row in enumerate(rows)]
 
     def theirs() -> list[torch.Tensor]:
         return [by_hand(row, layout, odds[0], sharp[0]) for row in rows]

@@ -13,9 +13,11 @@ from morgana.generation.interventions.cmai import CMAI, Gazes
 from morgana.generation.interventions.contrastive import ClinicalContrast, VisualContrast, noised, plausible
 from morgana.generation.interventions.debiased_attention import DebiasedAttention, padded
 from morgana.generation.interventions.dropping import DropHeads, DropLayers
+from morgana.generation.interventions.flexac import FlexAC
 from morgana.generation.interventions.gift import GIFT
 from morgana.generation.interventions.image_masks import ModalityMutual, NAAViT, NeighbourAware
 from morgana.generation.interventions.mad_rag import MADRAG
+from morgana.generation.interventions.position_scaling import PositionScaling
 from morgana.generation.interventions.var import VAR
 from morgana.generation.interventions.wrappers import InHeads, InLayers, Scaled
 from morgana.generation.layout import Columns, Layout
@@ -453,3 +455,36 @@ def test_cmai_keeps_the_gazes_of_one_layer_when_no_decoding_follows(scores):
         assert torch.equal(CMAI(0.4).edit(weights, view(layer, memory=dropped, cached=False)), again)
     assert list(kept) == [0, 1, 2]
     assert list(dropped) == [2]
+
+
+def test_steering_is_its_equation_and_keeps_the_length_of_every_state(tmp_path):
+    from safetensors.torch import save_file
+
+    draw = torch.Generator().manual_seed(3)
+    vectors, states = torch.randn(4, 6, generator=draw), torch.randn(2, 3, 6, dtype=torch.float64, generator=draw)
+    save_file({"vectors": vectors}, tmp_path / "vectors.safetensors")
+    made = FlexAC(str(tmp_path / "vectors.safetensors"), 0.7).edit(states, view(2))
+    way = [float(x) for x in vectors[2]]
+    long = math.sqrt(sum(x * x for x in way))
+    for row, after in zip(states.flatten(0, 1), made.flatten(0, 1), strict=True):
+        h = [float(x) for x in row]
+        size = math.sqrt(sum(x * x for x in h))
+        cosine = sum(x * v for x, v in zip(h, way, strict=True)) / size / long
+        moved = [x + 0.7 * (1 - cosine) / 2 * size * v / long for x, v in zip(h, way, strict=True)]
+        back = size / math.sqrt(sum(x * x for x in moved))
+        torch.testing.assert_close(after, back * torch.tensor(moved, dtype=torch.float64), atol=1e-6, rtol=1e-6)
+
+
+def test_positions_are_divided_by_ratios_that_rise_as_awareness_falls():
+    draw = torch.Generator().manual_seed(4)
+    query, key = 4 * torch.randn(2, HEADS, N, 8, generator=draw), torch.randn(2, 2, N, 8, generator=draw)
+    ratios = PositionScaling(1.2, 1.8, peak=1.5).ratios(view(states=(query, key)))
+    for i, spans in enumerate(SPANS):
+        tokens, aware = range(spans.start, spans.stop), []
+        for head in range(HEADS):
+            asked = query[i, head, spans.stop - 1].double()
+            e = [math.exp(float(asked @ key[i, head // 2, t].double()) / math.sqrt(8)) for t in tokens]
+            aware.append(sum(x / sum(e) > 1.5 / len(tokens) for x in e) / len(tokens))
+        groups = [aware[0] + aware[1], aware[2] + aware[3]]  # heads that share keys
+        assert groups[0] != groups[1]
+        assert ratios[i].tolist() == pytest.approx([1.2, 1.8] if groups[0] > groups[1] else [1.8, 1.2])

@@ -9,11 +9,23 @@ from fakes import Kept
 from morgana.generation.attention import intervening
 from morgana.generation.generators.hf import HF
 from morgana.generation.interventions.aif import AIF
+from morgana.generation.interventions.dropping import DropLayers
+from morgana.generation.interventions.gift import GIFT
+from morgana.generation.interventions.mad_rag import MADRAG
 from morgana.generation.interventions.position_scaling import PositionScaling
+from morgana.generation.interventions.wrappers import InLayers
+from morgana.generation.pruner import Choice
 from morgana.generation.pruning.fastv import FastV
 from morgana.generation.pruning.uniform_grid import UniformGrid
 from morgana.generation.shortening import pruning
 from morgana.types import Query, SpecError
+
+
+class Moody(Kept):
+    def choose(self, sight, budget):
+        start = 0 if len(sight.text) > 50 else len(sight.tokens) - budget
+        return Choice(torch.arange(start, start + budget))
+
 
 PRUNERS = {"inside": (Kept((1, 2, 15), 1, 3),), "twice": (Kept((0, 3, 9, 11), 0, 4), Kept((1, 3), 2, 2))}
 
@@ -75,3 +87,39 @@ def test_aif_says_that_tokens_left_and_works_where_none_leaves(folder, batch):
         made = HF(folder, interventions=(part,), pruner=pruner).prefill(*batch)
         assert made.isfinite().all()
         assert not torch.equal(made[0], replace(pruned, pruner=pruner).prefill(*batch)[0])
+
+
+def test_gift_says_that_tokens_left_between_its_layers_and_that_its_source_was_not_read(folder, batch):
+    gift = GIFT(source=0, first=1, stop=None)
+    with pytest.raises(SpecError, match="watched 16 visual tokens, and layer 1 has 4; prune before the language model"):
+        HF(folder, interventions=(gift,), pruner=FastV(4, layer=1)).prefill(*batch)
+    with pytest.raises(SpecError, match="has not read the question: layer 0 is not among its layers here"):
+        HF(folder, interventions=(InLayers(gift, 1),)).prefill(*batch)
+    assert HF(folder, interventions=(gift,), pruner=UniformGrid(4)).prefill(*batch).isfinite().all()
+
+
+def test_mad_rag_averages_the_same_patches_or_says_that_it_cannot(folder, batch):
+    """`Moody` keeps other tokens of the image alone than beside documents, but as many."""
+
+    def made(*pruners):
+        return HF(folder, interventions=(InLayers(MADRAG(), 1),), pruner=pruners).prefill(*batch)
+
+    assert made(UniformGrid(4)).isfinite().all()
+    assert made(Kept((1, 2, 15), 1, 3)).isfinite().all()
+    with pytest.raises(SpecError, match="other visual tokens beside the documents than without"):
+        made(Moody((), 1, 3))
+
+
+@pytest.mark.parametrize("spans_of", [intervening, pruning], ids=["intervening", "pruning"])
+def test_an_image_elsewhere_than_the_spans_say_is_refused_naming_both(family, pixels, query, hits, spans_of):
+    generator = HF(family[1])
+    prompt = generator.write([pixels[:1]], [query], [hits])
+    ((first, last), *more) = prompt.spans[0].image
+    wrong = replace(prompt.spans[0], image=((first + 1, last + 1), *more))
+    part = DropLayers(0) if spans_of is intervening else UniformGrid(1)
+    with (
+        pytest.raises(SpecError, match=rf"tokens {first + 1} to .*given image tokens at {first} to"),
+        torch.no_grad(),
+        spans_of(generator.network, (part,), (wrong,)),
+    ):
+        generator.network(**prompt.inputs)

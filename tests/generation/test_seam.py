@@ -542,3 +542,28 @@ def test_a_steady_mask_is_asked_for_once_in_each_pass_and_gives_the_same(folder,
             assert torch.equal(generator.network(**prompt.inputs, use_cache=False).logits, each)
     assert asked == [0, 0]
     assert not torch.equal(passed(generator, prompt), each)
+
+
+def test_scores_are_called_clear_where_they_hold_no_hidden_token(folder, batch, query, hits):
+    told = []
+
+    def note(scores, view):
+        told.append((view.clear, bool(scores.isneginf().any())))
+        return scores
+
+    def blind(scores, view):
+        return scores.masked_fill(torch.arange(scores.shape[-1]) == 7, -torch.inf)
+
+    generator, last_rows, some_rows = HF(folder), Needs(), Needs(rows=every)
+    alone = generator.write(batch[0][:1], [query], [hits])
+    passed(generator, alone, (Edit(note, last_rows),))
+    assert set(told) == {(True, False)}
+    for prompt, parts in (
+        (alone, (Edit(blind, last_rows), Edit(note, last_rows))),
+        (alone, (Edit(blind, Needs(at="mask")), Edit(note, last_rows))),
+        (alone, (Edit(note, some_rows),)),
+        (generator.write(*batch), (Edit(note, last_rows),)),
+    ):
+        told.clear()
+        passed(generator, prompt, parts)
+        assert set(told) == {(False, True)}

@@ -8,6 +8,7 @@ from morgana.generation.attention import intervening
 from morgana.generation.cost import cache_bytes, prefill_cost
 from morgana.generation.generators.hf import HF
 from morgana.generation.interventions.bair import BAIR
+from morgana.generation.prompts import image_token
 from morgana.generation.pruner import BEFORE, Stage, top
 from morgana.generation.pruning.fastervlm import FasterVLM
 from morgana.generation.pruning.fastv import FastV
@@ -133,6 +134,34 @@ def test_a_batch_answers_as_its_rows_do_one_by_one(folder, batch, pruner, parts)
     plain = HF(folder, interventions=parts).prefill(*batch)
     assert not torch.allclose(rows[0], plain[0], atol=1e-3)
     torch.testing.assert_close(rows[2], plain[2], atol=3e-4, rtol=1e-4)  # no image
+
+
+@pytest.mark.parametrize("pruner", [UniformGrid(4), FastV(4, layer=1)], ids=repr)
+def test_a_loop_of_ones_own_decodes_where_it_would_without_pruning(family, pixels, query, hits, pruner):
+    """Only the new token and the cache are given; some families count positions from the length of the cache."""
+    if family[0] == "paligemma":  # its prompts see all of themselves; no pruner takes that mask
+        with pytest.raises(SpecError, match="a mask of two dimensions"):
+            HF(family[1], pruner=pruner).prefill([pixels[:1]], [query], [hits])
+        return
+    generator = HF(family[1], max_new_tokens=4, pruner=pruner)
+    network, prompt = generator.network, generator.write([pixels[:1]], [query], [hits])
+    length = prompt.inputs["input_ids"].shape[1]
+    with torch.no_grad():
+        with pruning(network, generator.pruners, prompt.spans):
+            made = network.generate(
+                **prompt.inputs,
+                generation_config=generator._greedy,
+                suppress_tokens=[*generator.processor.tokenizer.all_special_ids, image_token(generator.processor)],
+                output_logits=True,
+                return_dict_in_generate=True,
+            )
+        new = made.sequences[:, length:]
+        with pruning(network, generator.pruners, prompt.spans):
+            step = network(**prompt.inputs, use_cache=True)
+            for place, wanted in enumerate(made.logits):
+                torch.testing.assert_close(step.logits[:, -1], wanted, atol=5e-4, rtol=1e-4)
+                cache = step.past_key_values
+                step = network(input_ids=new[:, place : place + 1], past_key_values=cache, use_cache=True)
 
 
 @pytest.mark.parametrize("pruner", FAMILY, ids=str)

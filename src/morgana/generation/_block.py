@@ -68,7 +68,8 @@ class Block:
     hidden: Tensor | None = None
     cached: bool = True  # the running pass keeps its keys and values
     known: dict[tuple[tuple[int, ...], int, int], Rows] = field(default_factory=dict)
-    settled: tuple[tuple[Any, ...], Tensor] | None = None  # see `hiding`
+    settled: tuple[tuple[Any, ...], Tensor, bool] | None = None  # see `hiding`
+    passing: tuple[int, int, int] | None = None  # queries, keys and prompts of the running pass
     drawn: dict[tuple[Any, ...], Drawn | None] = field(default_factory=dict)  # see `_redoing.redrawn`
     angles: Any = None  # rotary positions, see _positions
     partly: set[tuple[int, ...]] = field(default_factory=set)  # interventions that together left some row as it was
@@ -108,6 +109,8 @@ class Block:
 
     def open(self, queries: int, keys: int, batch: int, layer: int) -> None:
         """Note which pass this is; SpecError when it is over other prompts than the spans describe."""
+        if layer and self.passing == (queries, keys, batch):
+            return
         prompts, length = len(self.layout.spans), self.layout.length
         prefill = queries == keys == length
         if batch != prompts or not (prefill or (queries < keys and keys - queries >= length)):
@@ -115,7 +118,7 @@ class Block:
                 f"the spans describe {prompts} rows of {length} tokens, the model was given {batch} rows of "
                 f"{queries} queries over {keys} keys; pass the spans of this very batch"
             )
-        self.first, self.stop = keys - queries, keys
+        self.first, self.stop, self.passing = keys - queries, keys, (queries, keys, batch)
         if layer == 0:
             self.settled = None
             self.drawn.clear()
@@ -131,12 +134,16 @@ class Block:
             self.known[key] = Rows.of([self.needs[i].rows for i in active], self.layout, self.first, self.stop)
         return self.known[key]
 
-    def hiding(self, piece: Rows, attention_mask: Tensor | None, window: int | None) -> Tensor:
-        """What is added to the scores of a piece; kept, since the next layers ask again where a pass is one piece."""
+    def hiding(self, piece: Rows, attention_mask: Tensor | None, window: int | None) -> tuple[Tensor, bool]:
+        """What is added to the scores of a piece, and whether that is nothing.
+
+        Kept, since the next layers ask again where a pass is one piece.
+        """
         key = (piece, attention_mask, window)
         if self.settled is None or any(x is not y for x, y in zip(self.settled[0], key, strict=True)):
-            self.settled = key, masks(piece.index, attention_mask, self.first, self.stop, window, piece.even)
-        return self.settled[1]
+            made = masks(piece.index, attention_mask, self.first, self.stop, window, piece.even)
+            self.settled = key, made, not made.any()
+        return self.settled[1:]
 
     def edit(self, i: int, x: Tensor, layer: int, index: Tensor, mine: Tensor, **more: Any) -> Tensor:
         """What intervention `i` makes of `x`, whole."""

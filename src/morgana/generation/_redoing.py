@@ -39,25 +39,26 @@ def redone(
         if simple:
             yield piece, reweighed(block, layer, piece, states, scaling)
         elif scoring or weighing:
-            before = block.hiding(piece, attention_mask, window)
+            before, clear = block.hiding(piece, attention_mask, window)
             allowed = edited(block, before, layer, piece, masking, 0)
-            yield piece, rescored(block, layer, piece, states, before, allowed, scaling)
+            yield piece, rescored(block, layer, piece, states, before, allowed, scaling, clear=clear)
         else:
             yield piece, remasked(redrawn(block, layer, piece, attention_mask, window), piece, states, scaling)
 
 
 def edited(
-    block: Block, x: Tensor, layer: int, piece: Rows, active: Sequence[int], offset: int, *, spent: bool = False
+    block: Block, x: Tensor, layer: int, piece: Rows, active: Sequence[int], offset: int, **told: bool
 ) -> Tensor:
     """Every active intervention's edit of its own rows (…, R, N), in order; `offset` is where they begin in `owned`.
 
-    `spent`: `x` may be written over.
+    The first is `told` what holds of `x` as it is given.
     """
     for place, i in enumerate(active, offset):
         if not piece.any_owned[place]:
             continue
         mine = piece.owned[place]
-        after = block.edit(i, x, layer, piece.index, mine, run=piece.run(place), spent=spent)
+        after = block.edit(i, x, layer, piece.index, mine, run=piece.run(place), **told)
+        told = {}
         x = x if block.calibrating else merged(x, after, mine[:, None, :, None], whole=piece.all_owned[place])
     return x
 
@@ -68,7 +69,7 @@ def redrawn(block: Block, layer: int, piece: Rows, attention_mask: Tensor | None
     key = (piece, masking, block.layout, attention_mask, window)
     if key in block.drawn:
         return block.drawn[key]
-    before = block.hiding(piece, attention_mask, window)
+    before, _ = block.hiding(piece, attention_mask, window)
     allowed = edited(block, before, layer, piece, masking, 0)
     if allowed is not before and (changed := differing(allowed, before)).any():
         keys = sighted(allowed)
@@ -92,9 +93,17 @@ def remasked(drawn: Drawn | None, piece: Rows, states: States, scaling: float | 
 
 
 def rescored(
-    block: Block, layer: int, piece: Rows, states: States, before: Tensor, allowed: Tensor, scaling: float | None
+    block: Block,
+    layer: int,
+    piece: Rows,
+    states: States,
+    before: Tensor,
+    allowed: Tensor,
+    scaling: float | None,
+    *,
+    clear: bool,
 ) -> Redone:
-    """Rows with edited scores or weights, and perhaps an edited mask."""
+    """Rows with edited scores or weights, and perhaps an edited mask; `clear`: `before` hides nothing."""
     query, key, value = states
     scoring, weighing = block.active("scores", layer), block.active("weights", layer)
     unmasked = allowed is before
@@ -103,11 +112,12 @@ def rescored(
         key, value, before, allowed = key[:, :, :stop], value[:, :, :stop], before[..., :stop], allowed[..., :stop]
     raw = scores(piece.take(query), key, scaling)
     masked = None if unmasked else raw + allowed
-    plain = raw.add_(before)
+    plain = raw if clear else raw.add_(before)
     made = plain if masked is None else masked
-    made = edited(block, made, layer, piece, scoring, len(piece.owned) - len(scoring) - len(weighing))
+    place = len(piece.owned) - len(weighing)
+    made = edited(block, made, layer, piece, scoring, place - len(scoring), clear=clear and unmasked)
     given = made.softmax(-1)
-    after = edited(block, given, layer, piece, weighing, len(piece.owned) - len(weighing))
+    after = edited(block, given, layer, piece, weighing, place)
     pairs = [(x, y) for x, y in ((made, plain), (after, given)) if x is not y]
     if not pairs:
         return None

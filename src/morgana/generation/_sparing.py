@@ -25,6 +25,8 @@ LONG = 768  # queries: shorter passes have smaller blocks
 def needed(block: Block, active: tuple[int, ...], rows: Rows, states: States) -> int:
     """How many of the first queries plain attention has to serve: all, unless those active edit the rest."""
     count, device = states[0].shape[2], states[0].device.type
+    if rows.even is not None and rows.even[0] > count - QUERIES:  # the last rows, and nothing to spare before them
+        return count
     if rows.even is None or rows.even[1] < count or block.first or block.calibrating or active in block.partly:
         return count
     blocks = device == "cpu" and block.base in ("sdpa", "eager") and not torch.is_autocast_enabled("cpu")

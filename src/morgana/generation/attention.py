@@ -18,6 +18,7 @@ from torch import Tensor
 
 from morgana.generation._block import Block, Intervention, current
 from morgana.generation._hooks import hooked
+from morgana.generation._matching import watched
 from morgana.generation._positions import turned
 from morgana.generation._redoing import divides, redone, reshared, splits
 from morgana.generation._sparing import beginning, filled, needed
@@ -73,7 +74,7 @@ def entered(
     base = outer.base if before == NAME and outer else before
     layout = Layout(tuple(spans), model.device)
     block = Block(model, tuple(interventions), layout, reference, base, calibration)
-    token = current.set(block)
+    token, matching = current.set(block), watched(model, spans)
     try:
         with hooked(block):
             model.set_attn_implementation({key: NAME})
@@ -81,6 +82,7 @@ def entered(
     finally:
         model.set_attn_implementation({key: before})
         current.reset(token)
+        matching.remove()
 
 
 def text_tower(model: Any) -> tuple[str, str]:

@@ -116,10 +116,14 @@ class Columns:
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """The spans of a batch of prompts, and their columns on the device of the model."""
+    """The spans of a batch of prompts, and their columns on the device of the model.
+
+    `left` (B, M) says, where pruners are at work, which tokens of the prompt are there, its image's first being 0.
+    """
 
     spans: tuple[Spans, ...]
     device: torch.device
+    left: Tensor | None = None
 
     @property
     def length(self) -> int:
@@ -143,6 +147,11 @@ class Layout:
     def text(self) -> Columns:
         """Every other token of the prompt, in order, padding left out."""
         return Columns.of([words(s) for s in self.spans], self.device)
+
+    @cached_property
+    def kept(self) -> Tensor | None:
+        """(B, V) which of the image's tokens pruners have left in the visual columns; None: all."""
+        return None if self.left is None else self.left.gather(1, self.visual.index)
 
     @cached_property
     def _ends(self) -> dict[tuple[torch.dtype, int], tuple[Tensor, Tensor]]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from morgana.generation._block import current
+from morgana.generation._matching import watched
 from morgana.generation.dropping import Scene
 from morgana.generation.layout import Layout
 from morgana.generation.plan import Kept, union
@@ -43,7 +44,8 @@ def pruning(model: Any, pruners: Sequence[Pruner], spans: Sequence[Spans]) -> It
         watch = stack.enter_context(watching(model, "text", tower, wanted.text))
         run = Run(tower, Scene(kept, eyes, watch))
         stack.callback(run.release)
-        run.install(wanted.moves)
+        stack.callback(watched(model, spans).remove)
+        run.install(model, wanted.moves)
         yield kept
     if not kept.fired:
         raise SpecError(f"{tuple(pruners)} did not fire: no forward pass of {type(model).__name__} in the block")
@@ -58,11 +60,14 @@ class Run:
         self.index = self.kept.whole()  # (B, M) of the layer under way
         self.decoding = False
         self.tail: Tensor | None = None  # (B, t) mask of what was decoded
+        self.told = False  # the caller gives positions; else those of decoding go on from the prompt's `last` (…, B, 1)
+        self.last = torch.zeros(1, 1, dtype=torch.long)
         self.cache: Any = None
         self.handles: list[Any] = []
         self.layouts: list[tuple[Tensor, Layout, Tensor | None]] = []
 
-    def install(self, moves: tuple[int, ...]) -> None:
+    def install(self, model: Any, moves: tuple[int, ...]) -> None:
+        self.handles.append(model.register_forward_pre_hook(self.called, with_kwargs=True))
         self.handles.append(self.tower.register_forward_pre_hook(self.enter, with_kwargs=True))
         if any(act.layer for act in self.kept.acts):
             for number, layer in enumerate(self.layers):
@@ -78,6 +83,9 @@ class Run:
         for handle in self.handles:
             handle.remove()
         self.scene.clear()
+
+    def called(self, module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        self.told = kwargs.get("position_ids") is not None
 
     def enter(self, module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         """Before the language model: the first stage in a pass over the prompts; a shorter mask in decoding."""
@@ -99,7 +107,8 @@ class Run:
         found = next((one for one in self.layouts if one[0] is index), None)
         if found is None:
             rows, first = zip(self.kept.spans, index.cpu(), strict=True), self.kept.at(0)
-            layout = Layout(tuple(moved(spans, row) for spans, row in rows), index.device)
+            start = torch.tensor([s.image[0][0] if s.image else 0 for s in self.kept.spans], device=index.device)
+            layout = Layout(tuple(moved(s, row) for s, row in rows), index.device, index - start[:, None])
             found = index, layout, None if index is first else among(index, first)
             self.layouts.append(found)
         relay(*found[1:])
@@ -108,14 +117,15 @@ class Run:
         """A new pass over the prompts: everything is there, until the first stage."""
         self.scene.clear()
         self.index = self.kept.whole(embeds.device)
+        positions = kwargs.get("position_ids")
+        positions = torch.arange(embeds.shape[1], device=embeds.device)[None] if positions is None else positions
+        self.last = positions[..., -1:]
         self.kept.index, self.kept.fired = {0: self.index}, True
         self.layouts.clear()
         self.show(self.index)
         shorter, index = self.act(0, embeds)
         if shorter is embeds:
             return {}
-        positions = kwargs.get("position_ids")
-        positions = torch.arange(embeds.shape[1], device=embeds.device)[None] if positions is None else positions
         return {"inputs_embeds": shorter, "attention_mask": index >= 0, "position_ids": along(positions, index, -1)}
 
     def decode(self, embeds: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -124,9 +134,8 @@ class Run:
         self.show(first)
         count = self.cache.get_seq_length() + 1 - first.shape[1] if mask is None else mask.shape[1] - length
         self.tail = torch.ones(len(embeds), count, dtype=torch.bool, device=embeds.device)
-        positions = kwargs.get("position_ids")
-        if positions is None:
-            positions = torch.full((1, 1), length + count - 1, device=embeds.device)
+        positions = kwargs.get("position_ids") if self.told else None
+        positions = self.last + count if positions is None else positions
         return {"attention_mask": torch.cat([first >= 0, self.tail], 1), "position_ids": positions}
 
     def layer_hook(self, number: int) -> Any:

@@ -33,9 +33,9 @@ class View:
 
     `rows` (B, R) says which token of its prompt row each row of the edited tensor is, and `mine` (B, R) which of them
     the intervention asked for; what it does to the others is dropped. `run` are these tokens, where all are its own
-    and follow one another, alike in every prompt. `spent`: the weights that it edits may be written over, and given
-    back as another tensor in the same memory. `memory` is its own, and lives from one prompt's first layer to the
-    answer's last token.
+    and follow one another, alike in every prompt. `clear`: the scores that it edits are known to hold no -inf. `spent`:
+    the weights that it edits may be written over, and given back as another tensor in the same memory. `memory` is its
+    own, and lives from one prompt's first layer to the answer's last token.
     """
 
     layout: Layout
@@ -44,6 +44,7 @@ class View:
     rows: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.long))
     mine: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.bool))
     run: slice | None = None
+    clear: bool = False
     spent: bool = False
     depth: int = 0  # layers of the text tower
     heads: int = 0  # query heads of the text tower

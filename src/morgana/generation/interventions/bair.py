@@ -10,7 +10,7 @@ from torch import Tensor
 
 from morgana.generation.layout import Layout
 from morgana.generation.needs import Needs
-from morgana.generation.view import Reference, View
+from morgana.generation.view import View
 from morgana.spec import part
 from morgana.types import SpecError
 
@@ -56,13 +56,13 @@ class BAIR:
         if not layout.visual.index.shape[1]:
             return scores
         seen, text, edited = layout.visual.take(scores), layout.text.take(scores), scores
-        whole = layout.visual.full and float(scores.detach().min()) > -math.inf  # every row sees everything
+        whole = layout.visual.full and (view.clear or float(scores.detach().min()) > -math.inf)
         hidden = None if whole else seen.isneginf()
         if self.alpha_v:
-            log_odds, sharp = targets(view.reference, view.layer, scores)
+            log_odds, sharp = targets(view, self.gamma_s, scores)
             level = log_odds + log_sum(text)
             clear = seen if hidden is None else seen.masked_fill(hidden, 0)
-            restored = restore(clear, self.gamma_s * sharp, hidden) + level.nan_to_num_(neginf=0.0, posinf=0.0)
+            restored = restore(clear, sharp, hidden) + level.nan_to_num_(neginf=0.0, posinf=0.0)
             mixed = torch.lerp(clear, restored, self.alpha_v)
             edited = layout.visual.put(edited, mixed if hidden is None else mixed.masked_fill(hidden, float("-inf")))
         if self.alpha_t:
@@ -79,15 +79,20 @@ def log_sum(text: Tensor) -> Tensor:
     return (text - top).exp().sum(-1, keepdim=True).log() + top
 
 
-def targets(reference: Reference | None, layer: int, scores: Tensor) -> tuple[Tensor, Tensor]:
-    """log(M*/(1-M*)) and S* of a layer, (B, H, 1, 1)."""
+def targets(view: View, gamma_s: float, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """log(M*/(1-M*)) and min(0.99, gamma_s S*) of a layer, (B, H, 1, 1)."""
+    reference, layer, known = view.reference, view.layer, view.memory
     if reference is None:
         raise SpecError("BAIR needs a calibration pass without documents: use HF(..., interventions=(BAIR(),))")
     if layer not in reference.log_odds or reference.log_odds[layer].shape != scores.shape[:2]:
         raise SpecError(
             f"BAIR's calibration pass does not fit layer {layer} of {tuple(scores.shape[:2])} batch x heads"
         )
-    return reference.log_odds[layer][..., None, None], reference.sharpness[layer][..., None, None]
+    if not known:  # of all layers: between two of them a processor forgets how to do it
+        for each, odds in reference.log_odds.items():
+            sharp = (gamma_s * reference.sharpness[each]).nan_to_num().clamp_(0, SHARPEST)
+            known[each] = odds[..., None, None], sharp[..., None, None]
+    return known[layer]  # type: ignore[no-any-return]
 
 
 def restore(seen: Tensor, sharp: Tensor, hidden: Tensor | None = None) -> Tensor:
@@ -102,10 +107,10 @@ def restore(seen: Tensor, sharp: Tensor, hidden: Tensor | None = None) -> Tensor
         count, free = real.clamp(min=1), (real - 1).clamp(min=1)
     apart = seen - seen.sum(-1, keepdim=True) / count
     apart = apart if hidden is None else apart.masked_fill(hidden, 0)
-    spread = apart.square().sum(-1, keepdim=True) / free
+    spread = (apart * apart).sum(-1, keepdim=True) / free
     shape = torch.nn.functional.silu(apart * spread.clamp(min=1e-12).rsqrt())
     shape = shape if hidden is None else shape.masked_fill(hidden, COLD)
-    return (solve(shape, sharp.nan_to_num().clamp_(0, SHARPEST), hidden) * shape).log_softmax(-1)
+    return (solve(shape, sharp, hidden) * shape).log_softmax(-1)
 
 
 def solve(shape: Tensor, sharp: Tensor, hidden: Tensor | None = None) -> Tensor:

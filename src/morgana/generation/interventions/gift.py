@@ -72,8 +72,15 @@ class GIFT:
         view.memory["moved"] = view.memory["moved"] + moved if "moved" in view.memory else moved
 
     def enhance(self, scores: Tensor, view: View) -> Tensor:
-        visual = view.layout.visual
-        salient = saliency(view.memory["moved"], visual, self.share)[:, None, None]
+        visual, moved = view.layout.visual, view.memory.get("moved")
+        if moved is None:
+            raise SpecError(f"{self!r} has not read the question: layer {self.source} is not among its layers here")
+        if moved.shape[-1] != visual.index.shape[1]:
+            raise SpecError(
+                f"{self!r} watched {moved.shape[-1]} visual tokens, and layer {view.layer} has {visual.index.shape[1]};"
+                " prune before the language model (UniformGrid, MMTok), or outside the layers from source to stop"
+            )
+        salient = saliency(moved, visual, self.share)[:, None, None]
         weight = scores.softmax(-1)
         seen = visual.take(weight).masked_fill(~visual.mask, 0)
         mass = seen.sum(-1, keepdim=True)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from morgana.generation.layout import Columns
 from morgana.generation.needs import Needs
-from morgana.generation.view import Reference, View
+from morgana.generation.view import View
 from morgana.spec import part
 from morgana.types import SpecError
 
@@ -41,7 +41,7 @@ class MADRAG:
             for name in ("visual", "question"):
                 columns: Columns = getattr(layout, name)
                 if columns.index.shape[-1]:
-                    theirs = without_documents(view.reference, name, view.layer, columns) + level
+                    theirs = without_documents(view, name, columns) + level
                     mine = columns.take(scores) + (math.log(1 - self.mix) if self.mix < 1 else -math.inf)
                     made = columns.put(made, torch.logaddexp(mine, theirs + math.log(self.mix)))
         if self.documents != 1 and layout.documents.index.shape[-1]:
@@ -50,8 +50,9 @@ class MADRAG:
         return made
 
 
-def without_documents(reference: Reference | None, name: str, layer: int, columns: Columns) -> Tensor:
+def without_documents(view: View, name: str, columns: Columns) -> Tensor:
     """(B, H, 1, K) log attention of the reference to the same tokens."""
+    reference = view.reference
     if reference is None or reference.layout is None:
         raise SpecError("MADRAG needs a calibration pass without documents: use HF(..., interventions=(MADRAG(),))")
     theirs: Columns = getattr(reference.layout, name)
@@ -60,4 +61,10 @@ def without_documents(reference: Reference | None, name: str, layer: int, column
             f"MADRAG: the prompt has {columns.count.flatten().tolist()} {name} tokens, its reference "
             f"{theirs.count.flatten().tolist()}; calibrate with the same image and question"
         )
-    return theirs.take(reference.scores[layer].log_softmax(-1))
+    mine, other = view.layout.kept, reference.layout.kept
+    if name == "visual" and mine is not None and other is not None and (mine != other)[columns.valid].any():
+        raise SpecError(
+            "MADRAG: a pruner keeps other visual tokens beside the documents than without; prune before the language "
+            "model by what asks for no text (FasterVLM, MMTok)"
+        )
+    return theirs.take(reference.scores[view.layer].log_softmax(-1))
