@@ -15,8 +15,11 @@ from rich.table import Table
 from morgana.corpus.atlas.corpus import Atlas
 from morgana.eval.experiment import Experiment
 from morgana.eval.metrics.recorruption import recorruption
+from morgana.eval.metrics.text_preference import TextPreference
+from morgana.eval.outcome import Outcome
 from morgana.eval.records import Record, load
 from morgana.eval.statistics import Estimate, estimate, paired
+from morgana.generation.generators.blind import Blind
 from morgana.generation.generators.hf import HF
 from morgana.generation.interventions.flexac import FlexAC, steering_vectors
 from morgana.retrieval.encoders.openclip import OpenCLIP
@@ -55,7 +58,9 @@ def interventions(
     in either direction: the bundled model has four text layers and short prompts, and most methods were tuned on 32
     layers of 576 visual tokens. Depths and VAR's threshold are scaled to it. `ModalityMutual` and `NAAViT` are masks
     that models are trained with, and blinding half the layers or heads is no cure: those four should harm. `steering`
-    names the vectors of FlexAC (none: it is left out), `methods` other specs to try, with semicolons between them.
+    names the vectors of FlexAC (none: it is left out), `methods` other specs to try, with semicolons between them. Last
+    come the conflict questions without the image: what they are answered then is what the article says, for the
+    text preference ratio.
     """
     world, plain = Atlas(sites=sites, seed=seed, weather="clear"), HF(model)
     oracle = Oracle(world, "none")
@@ -67,6 +72,8 @@ def interventions(
         reader = plain if part is None else replace(plain, interventions=(part,))
         for place in PLACES:
             yield replace(alone, stages=(Oracle(world, place),), generator=reader)
+    for place in PLACES:
+        yield replace(alone, stages=(Oracle(world, place),), generator=Blind(plain), kinds=("conflict",))
 
 
 @app.callback()
@@ -109,7 +116,7 @@ def steering(model: str, path: Path) -> Path:
 def tables(experiments: Sequence[Experiment], out: Path) -> Iterator[Table]:
     """Accuracy by kind over the three places, then the same by place for all kinds, and recorruption."""
     records = {e: load(out / "cells" / e.id / "records.jsonl") for e in experiments}
-    alone, rest = experiments[0], experiments[1:]
+    alone, rest, blind = experiments[0], experiments[1 : -len(PLACES)], experiments[-len(PLACES) :]
     groups = [rest[i : i + len(PLACES)] for i in range(0, len(rest), len(PLACES))]
     groups = [group for group in groups if all(0 < len(records[e]) == len(records[alone]) for e in group)]
     if not groups:
@@ -117,10 +124,10 @@ def tables(experiments: Sequence[Experiment], out: Path) -> Iterator[Table]:
     plain = groups[0]
     first = Table(title="accuracy in %, [95 % interval]; change against no method, paired by site", box=box.MARKDOWN)
     second = Table(
-        title="change of visual, presence and conflict accuracy by the article's place; recorrupted, cured",
+        title="change of accuracy without knowledge by the article's place; recorrupted, cured; text preference ratio",
         box=box.MARKDOWN,
     )
-    for table, headings in ((first, KINDS), (second, (*PLACES, "recorrupted", "cured"))):
+    for table, headings in ((first, KINDS), (second, (*PLACES, "recorrupted", "cured", "follows the text"))):
         for heading in ("method", *headings):
             table.add_column(heading)
     first.add_row("no article", *(percent(right([records[alone]], (kind,))) for kind in KINDS))
@@ -134,7 +141,8 @@ def tables(experiments: Sequence[Experiment], out: Path) -> Iterator[Table]:
         first.add_row(label(group[0]), *cells)
         looks = [k for k in KINDS if k != "knowledge"]
         places = ["" if same else signed(change([b], [m], looks)) for b, m in zip(base, mine, strict=True)]
-        second.add_row(label(group[0]), *places, *spoilt(records[alone], base, mine, same=same))
+        told = percent(preference(records[alone], [records[e] for e in blind], mine))
+        second.add_row(label(group[0]), *places, *spoilt(records[alone], base, mine, same=same), told)
     yield first
     yield second
 
@@ -182,6 +190,21 @@ def spoilt(
         [cluster for _, cluster, _ in rows],
     )
     return percent(told.recorrupted), "" if same else percent(told.cured)
+
+
+def preference(
+    alone: Sequence[Record], blind: Sequence[Sequence[Record]], mine: Sequence[Sequence[Record]]
+) -> Estimate | None:
+    """Of conflict questions answered as from the image alone or as from the text alone: the share of the text."""
+    seen = {r.sample: r.answer for r in alone}
+    rows = [
+        (r.cluster, Outcome(r.sample, answer=r.answer, from_image=seen[r.sample], from_text=read[r.sample]))
+        for run, others in zip(mine, blind, strict=True)
+        if (read := {r.sample: r.answer for r in others})
+        for r in run
+        if r.sample in read
+    ]
+    return estimate(TextPreference()([outcome for _, outcome in rows]), [cluster for cluster, _ in rows])
 
 
 def percent(found: Estimate | None) -> str:
