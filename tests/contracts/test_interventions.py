@@ -182,3 +182,15 @@ class Thrice:
 
 def test_a_row_that_does_not_is_seen(model):
     assert worst(model, Thrice()) > 1
+
+
+@pytest.mark.parametrize("name", WORKING)
+def test_any_two_compose_and_a_row_does_not_depend_on_its_batch(families, images, vectors, name):
+    model, parts = Model("llava", families["llava"], images), at_work(vectors)
+    for other in WORKING[WORKING.index(name) + 1 :]:
+        both = HF(model.folder, interventions=(parts[name], parts[other]))
+        rows = both.prefill(model.images, model.queries, model.hits)
+        alone = both.prefill(model.images[1:], model.queries[1:], model.hits[1:])[0]
+        torch.testing.assert_close(
+            rows[1], alone, atol=2e-3, rtol=1e-3, msg=lambda text, other=other: f"{other}: {text}"
+        )
