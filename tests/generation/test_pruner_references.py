@@ -393,6 +393,12 @@ def test_visual_tokens_judge_each_other_and_the_rest_joins_by_keys(late):
         close(made, wanted[i])
 
 
+def test_no_query_of_cls_judges_in_the_vision_tower(sight):
+    score = attention(sight.eye.taken[EYES - 2])[1:].mean(0)[1:]
+    close(VisionDrop().scores(sight), score)
+    assert chosen(VisionDrop(contextual=0.0), sight) == best(score, K)
+
+
 def test_seats_is_diverse_before_the_model_and_asked_for_inside(sight, late):
     value, like = stretched(received(sight)), cosines(states(sight))
     wanted = greedy(

@@ -2,24 +2,27 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from morgana.generation.merging import bipartite, clusters, join, means, peaks
-from morgana.generation.pruner import Conditional, top
+from morgana.generation.pruner import Conditional, asked, top
 from morgana.generation.pruning.adaptinfer import AdaptInfer
 from morgana.generation.pruning.aim_prune import AIMPrune
 from morgana.generation.pruning.catp import CATP
 from morgana.generation.pruning.debiased import Debiased
 from morgana.generation.pruning.fastervlm import FasterVLM
-from morgana.generation.pruning.flowcut import closing
+from morgana.generation.pruning.flowcut import FlowCut, closing
+from morgana.generation.pruning.fopru import FoPru
 from morgana.generation.pruning.fourier import FourierVLM, dct, resample
 from morgana.generation.pruning.hiprune import HiPrune
 from morgana.generation.pruning.mmtok import MMTok
+from morgana.generation.pruning.todre import ToDRE
 from morgana.generation.pruning.todre_late import ToDRELate
 from morgana.generation.pruning.transprune import transition
-from morgana.generation.pruning.uniform_grid import lattice
+from morgana.generation.pruning.uniform_grid import UniformGrid, lattice
 from morgana.generation.selecting import cosine, cover, farthest_first, marginal, max_sum
 from morgana.generation.sharing import fair, tiles, together, window
 from morgana.generation.sight import Eye, Operands, Sight
@@ -240,6 +243,21 @@ def test_towers_give_the_attention_that_transformers_gives(tiny_llava_folder, pi
     )
 
 
+@pytest.mark.parametrize("name", ["AdaptInfer", "CATP", "CATPLate", "MMTok", "Recoverable", "SEATS", "TransPrune"])
+def test_without_a_question_the_words_behind_the_image_are_read(name):
+    pruner = {c.__name__: c for c in components("pruner")}[name]()
+    for stage in pruner.stages(4):
+        if stage.done <= 1:
+            scene = sight(stage.layer)
+            behind = scene.text[scene.text > scene.visual[-1]]
+            none = replace(scene, question=scene.question[:0])
+            assert asked(none).tolist() == behind.tolist() == list(range(19, 28))
+            found, wanted = (pruner.choose(one, 4) for one in (none, replace(scene, question=behind)))
+            assert torch.equal(found.index, wanted.index)
+    with pytest.raises(SpecError, match="no question and no words behind its images"):
+        asked(replace(scene, question=scene.question[:0], text=scene.text[:3]))
+
+
 def test_pagerank_is_five_steps_of_the_walk():
     scene = sight(2)
     logits = scene.logits(1, scene.tokens, scene.tokens)
@@ -289,8 +307,9 @@ def test_debiasing_makes_a_ramp_flat():
 
     flat = Debiased(Ramp(), last=0.36).scores(scene)
     torch.testing.assert_close(flat, torch.ones(N, dtype=torch.float64), atol=1e-6, rtol=0)
-    with pytest.raises(SpecError, match="ranks by no score"):
-        Debiased(MMTok())
+    for blind in (MMTok(), CATP(), ToDRE(spread="maxsum"), UniformGrid()):
+        with pytest.raises(SpecError, match="ranks by no score of attention"):
+            Debiased(blind)
 
 
 def test_flowcut_never_closes_below_its_budget():
@@ -301,6 +320,17 @@ def test_flowcut_never_closes_below_its_budget():
     assert closing(peak, 20, 4, 9) == round(16 / 3)
     assert closing(peak, 20, 4, 1) == 16
     assert closing(peak, 4, 4, 9) == closing(peak, 20, 4, 0) == 0
+
+
+def test_flowcut_keeps_no_token_that_it_closed():
+    """A padded view: of its four open tokens two are padding, and only the first half of it is in the prompt."""
+    whole, half = sight(), torch.arange(N // 2)
+    still = torch.zeros(N + 1, dtype=torch.bool)
+    still[[0, 3, 6, 11, 14]] = True  # CLS stands first
+    eye = replace(whole.eye, tokens=len(half), full=N, picked=half, open=still, scores=rand(N).sigmoid())
+    scene = replace(some(whole, half.tolist()), eye=eye)
+    assert FlowCut().choose(scene, 4).index.tolist() == [2, 5]
+    assert FlowCut().choose(scene, 1).index.tolist() in ([2], [5])
 
 
 def test_the_cosine_transform_keeps_what_is_flat():
@@ -318,6 +348,27 @@ def test_the_cosine_transform_keeps_what_is_flat():
 def test_hiprune_keeps_the_neighbours_of_its_anchors():
     choice = HiPrune(alpha=1.0).choose(sight(planted=5), 5)
     assert choice.index.tolist() == [1, 4, 5, 6, 9]
+    left = some(sight(planted=5), [1, 2, 3, 4, 5, 8, 9, 10, 11, 12, 13, 15])  # 6 is gone, a fourth is the register's
+    assert {1, 4, 5, 9} < set(left.places[HiPrune(alpha=1.0).choose(left, 5).index].tolist())
+
+
+def test_hiprune_without_room_for_an_anchor_is_fopru():
+    anchors = {n: round(n * HiPrune().alpha / 5) for n in (25, 26, 64, 128, 192)}
+    assert anchors == {25: 0, 26: 1, 64: 1, 128: 3, 192: 4}
+    scene = sight()
+    assert torch.equal(HiPrune().choose(scene, 5).index, FoPru().choose(scene, 5).index)
+
+
+def some(scene, places):
+    """The sight when only these places of it are left."""
+    places = torch.tensor(places)
+    return replace(scene, places=places, tokens=scene.tokens[places], states=scene.states[places])
+
+
+def test_a_grid_among_what_is_left_takes_the_nearest():
+    left = some(sight(), [0, 1, 2, 4, 7, 9, 10, 11, 12, 14])  # of the lattice 5, 7, 13, 15 only 7 is left
+    found = left.places[UniformGrid().choose(left, 4).index].tolist()
+    assert found == [1, 7, 9, 11]
 
 
 def test_late_dropping_waits_until_nobody_looks():

@@ -64,7 +64,7 @@ class Pruner(Protocol):
 
 @runtime_checkable
 class Scored(Protocol):
-    """A pruner that ranks tokens by one score each."""
+    """A pruner that ranks tokens by one score each, and asks `self.scores` for them, so that they can be weighted."""
 
     def scores(self, sight: Sight) -> Tensor:
         """(n,), larger is kept; differentiable in the pixels where the paper's are."""
@@ -127,6 +127,17 @@ def at(layer: int | float, depth: int) -> int:
     if not 0 < found < depth:
         raise SpecError(f"layer {layer} is not inside a language model of {depth} layers; give 1 to {depth - 1}")
     return found
+
+
+def asked(sight: Sight) -> Tensor:
+    """(Q,) places of the question, or of all words behind the images where it is empty. SpecError without either."""
+    words = sight.question if len(sight.question) else sight.text[sight.text > sight.visual[-1]]
+    if not len(words):
+        raise SpecError(
+            "the prompt has no question and no words behind its images, so nothing says which tokens matter; ask a "
+            "question, or use a pruner that reads none (FasterVLM, ToDRE)"
+        )
+    return words
 
 
 def top(scores: Tensor, count: int) -> Choice:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+
+Row: TypeAlias = npt.NDArray[Any]  # (N,)
 
 ASKED = 32  # tokens whose addition is computed anew at once
 
@@ -46,31 +50,30 @@ def marginal(importance: Tensor, similarity: Tensor, count: int, balance: float)
 
     The first is the most important. A balance of 1 is top-k, and 0 is farthest-first.
     """
-    importance, similarity = importance.detach(), similarity.detach()
-    chosen = [int(importance.argmax())]
-    nearest = similarity[:, chosen[0]].clone()
-    taken = torch.zeros(len(importance), dtype=torch.bool, device=importance.device)
-    taken[chosen[0]] = True
-    while len(chosen) < count:
-        gain = balance * importance - (1 - balance) * nearest
-        new = int(gain.masked_fill(taken, float("-inf")).argmax())
-        chosen.append(new)
-        taken[new] = True
-        nearest = torch.maximum(nearest, similarity[:, new])
-    return torch.tensor(sorted(chosen), device=importance.device)
+    worth = importance.detach().cpu().numpy()
+    return grown(
+        similarity, count, int(worth.argmax()), np.maximum, lambda near, _: balance * worth - (1 - balance) * near
+    )
 
 
 def max_sum(similarity: Tensor, count: int, first: int) -> Tensor:
     """Greedy max-sum diversity from `first`: always the token with the least summed similarity to the chosen."""
-    similarity = similarity.detach()
-    chosen, total = [first], similarity[:, first].clone()
-    total[first] = float("inf")
-    while len(chosen) < count:
-        new = int(total.argmin())
-        chosen.append(new)
-        total = total + similarity[:, new]
-        total[new] = float("inf")
-    return torch.tensor(sorted(chosen), device=similarity.device)
+    return grown(similarity, count, first, np.add, lambda total, _: -total)
+
+
+def grown(
+    similarity: Tensor, count: int, first: int, join: Callable[[Row, Row], Row], gain: Callable[[Row, int], Row]
+) -> Tensor:
+    """Greedily from `first`, `count` tokens: always the one with the most `gain` (N,), of what `join` has made of the
+    similarities (N,) to those chosen, and of their number.
+    """
+    table = similarity.detach().cpu().numpy()  # as hundreds of small steps are quickest there
+    chosen, state = np.zeros(len(table), dtype=bool), table[:, first]
+    chosen[first] = True
+    for number in range(1, count):
+        new = int(np.where(chosen, -np.inf, gain(state, number)).argmax())
+        chosen[new], state = True, join(state, table[:, new])
+    return torch.from_numpy(chosen.nonzero()[0]).to(similarity.device)
 
 
 def cover(gains: Tensor, count: int, bonus: Tensor | None = None) -> Tensor:
@@ -79,9 +82,7 @@ def cover(gains: Tensor, count: int, bonus: Tensor | None = None) -> Tensor:
     Monotone and submodular where the bonus is of at least 0, so at least 1 − 1/e of the optimum. What a token adds can
     only shrink, so only those whose last known addition is among the largest are asked again (lazy greedy).
     """
-    columns = (
-        gains.detach().T.cpu().contiguous().numpy()
-    )  # (N, R); numpy, as hundreds of small steps are quickest there
+    columns = gains.detach().T.cpu().contiguous().numpy()  # (N, R); in numpy, as in `grown`
     extra = np.zeros(len(columns), columns.dtype) if bonus is None else bonus.detach().cpu().numpy()
     best, bound = np.zeros_like(columns[0]), columns.sum(1) + extra
     chosen, many = np.zeros(len(columns), dtype=bool), min(ASKED, len(columns))

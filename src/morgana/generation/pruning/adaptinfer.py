@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from morgana.generation.pruner import Choice, Keep, Stage, Watched, at, checked, top
+from morgana.generation.pruner import Choice, Keep, Stage, Watched, asked, at, checked, top
 from morgana.generation.sight import Sight
 from morgana.spec import part
 from morgana.types import SpecError
@@ -37,10 +37,10 @@ class AdaptInfer:
 
     def scores(self, sight: Sight) -> Tensor:
         words = sight.text[sight.text > sight.visual[-1]]
-        asked = sight.question if len(sight.question) else words
-        weight = sight.attention(sight.layer - 1, words, asked).mean(0).sum(0)
+        question = asked(sight)
+        weight = sight.attention(sight.layer - 1, words, question).mean(0).sum(0)
         weight = weight / weight.sum().clamp(min=1e-12)
-        return weight @ sight.attention(sight.layer - 1, asked, sight.tokens).mean(0)
+        return weight @ sight.attention(sight.layer - 1, question, sight.tokens).mean(0)
 
     def choose(self, sight: Sight, count: int) -> Choice:
         return top(self.scores(sight), count)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from morgana.generation.pruner import BEFORE, Choice, Keep, Stage, Watched, checked
+from morgana.generation.pruner import BEFORE, Choice, Keep, Stage, Watched, asked, checked
 from morgana.generation.selecting import cosine, cover
 from morgana.generation.sight import Sight
 from morgana.spec import part
@@ -34,7 +34,7 @@ class CATP:
 
     def scores(self, sight: Sight) -> Tensor:
         """(n,) how close each token is to the text, in [0, 1]."""
-        return (1 + cosine(sight.states, sight.of(sight.question).mean(0, keepdim=True))[:, 0]) / 2
+        return (1 + cosine(sight.states, sight.of(asked(sight)).mean(0, keepdim=True))[:, 0]) / 2
 
     def choose(self, sight: Sight, count: int) -> Choice:
         return Choice(cover((1 + cosine(sight.states)) / 2, count, self.weight * self.scores(sight)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from morgana.generation.pruner import Choice, Keep, Stage, Watched, at, checked, top
+from morgana.generation.pruner import Choice, Keep, Stage, Watched, asked, at, checked, top
 from morgana.generation.selecting import cosine
 from morgana.generation.sharing import together
 from morgana.generation.sight import Sight
@@ -16,7 +16,9 @@ class CATPLate:
     """Before layer `layer` + 1: relu(A_K − A_{K−1}) of the prompt's last token, mean over heads and scaled to sum 1,
     plus `weight` · cosine of the token's state with the mean state of the question, scaled to [0, 1].
 
-    The budget goes to the best tokens of all images together. The paper's K is 6 of 32 layers; ours a share.
+    The budget goes to the best tokens of all images together. The paper's K is 6 of 32 layers; ours a share. Left out
+    is its last step, pruning the query image by cosine with the mean of the pruned context: a prompt of ours does not
+    say which of its images are context.
     """
 
     keep: Keep = 0.25
@@ -36,7 +38,7 @@ class CATPLate:
     def scores(self, sight: Sight) -> Tensor:
         now, before = (sight.attention(sight.layer - i, sight.last, sight.tokens).mean((0, 1)) for i in (1, 2))
         risen = (now - before).relu()
-        close = cosine(sight.states, sight.of(sight.question).mean(0, keepdim=True))[:, 0]
+        close = cosine(sight.states, sight.of(asked(sight)).mean(0, keepdim=True))[:, 0]
         return risen / risen.sum().clamp(min=1e-12) + self.weight * (1 + close) / 2
 
     def share(self, sights: tuple[Sight, ...], counts: tuple[int, ...]) -> tuple[int, ...]:

@@ -20,7 +20,7 @@ class FlowCut:
     """Every second layer, tokens are scored by (attention of CLS, scaled to sum 1 + softmax of CLS's value · theirs)
     · the 1-norm of their value, averaged half and half with the score so far, and the worst n = (N − K) / √(layers
     left) · (1 − (H / H_max)²) are closed, H the entropy of CLS's attention: later layers do not see them. The best
-    K go on.
+    K go on, none of them closed: a padded view, some of whose open tokens are padding, may keep fewer.
 
     Tokens are closed by a mask, so rows of a batch may lose unequal numbers; what is saved, is saved in the language
     model. How values are compared is not quite clear from the paper; we take cosines. Needs CLIP's kind of tower.
@@ -66,7 +66,8 @@ class FlowCut:
         return sight.here(eye.pick(eye.scores.masked_fill(~eye.open[1:], float("-inf"))))
 
     def choose(self, sight: Sight, count: int) -> Choice:
-        return top(self.scores(sight), count)
+        scores = self.scores(sight)
+        return top(scores, min(count, int(scores.isfinite().sum())))
 
 
 def seen(taken: Taken, open: Tensor) -> Tensor:

@@ -17,7 +17,8 @@ class HiPrune:
     neighbours on the grid, and registers the tokens that receive most in the last but one layer and are not yet chosen.
 
     Attention is the mean over heads and all queries, so no CLS token is needed. The paper's object layer is 9 of 24
-    (CLIP) or 16 of 32 (Qwen); ours is a share of the depth. Where buffers overflow the budget, the earlier stay.
+    (CLIP) or 16 of 32 (Qwen); ours is a share of the depth. Where buffers overflow the budget, the earlier stay. At the
+    paper's alpha a budget below 26 has no anchor by that rounding, and the choice is FoPru's.
     """
 
     keep: Keep = 0.25
@@ -42,9 +43,10 @@ class HiPrune:
     def choose(self, sight: Sight, count: int) -> Choice:
         middle = sight.eye.received(int(self.object_layer * sight.eye.depth))
         anchors = top(sight.here(middle), min(count, round(count * self.alpha / 5))).index
+        rank = {place: i for i, place in enumerate(sight.places.tolist())}
         chosen = dict.fromkeys(anchors.tolist())
-        for place in list(chosen):
-            chosen |= dict.fromkeys(around(place, *sight.grid))
+        for place in sight.places[anchors].tolist():
+            chosen |= dict.fromkeys(rank[near] for near in around(place, *sight.grid) if near in rank)
         first = list(chosen)[:count]
         rest = self.scores(sight).detach().clone()
         rest[first] = float("-inf")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from morgana.generation.pruner import BEFORE, Choice, Keep, Stage, Watched, checked
+from morgana.generation.pruner import BEFORE, Choice, Keep, Stage, Watched, asked, checked
 from morgana.generation.selecting import cosine, cover
 from morgana.generation.sight import Sight
 from morgana.spec import part
@@ -39,9 +39,8 @@ class MMTok:
 
     def coverage(self, sight: Sight) -> Tensor:
         """(T + n, n) how well each token stands for each word and for each token."""
-        words = (cosine(sight.of(sight.question), sight.states) / self.text_heat).softmax(-1) / max(
-            1, len(sight.question)
-        )
+        question = sight.of(asked(sight))
+        words = (cosine(question, sight.states) / self.text_heat).softmax(-1) / len(question)
         image = (cosine(sight.states) / self.image_heat).softmax(-1) / len(sight.states)
         return torch.cat([words, self.alpha * image])
 

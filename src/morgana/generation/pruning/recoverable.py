@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from morgana.generation.merging import both, means, peaks
-from morgana.generation.pruner import BEFORE, Choice, Keep, Stage, Watched, checked, top
+from morgana.generation.pruner import BEFORE, Choice, Keep, Stage, Watched, asked, checked, top
 from morgana.generation.selecting import cosine
 from morgana.generation.sight import Sight
 from morgana.spec import part
@@ -49,9 +49,9 @@ class Recoverable:
         first = min(count, round(self.seen * count))
         second = min(count - first, round(self.recovered * count))
         chosen = top(self.scores(sight), first).index
-        asked = cosine(sight.states, sight.of(sight.question)).amax(1).detach().clone()
-        asked[chosen] = float("-inf")
-        chosen = torch.cat([chosen, top(asked, second).index]).sort().values
+        alike = cosine(sight.states, sight.of(asked(sight))).amax(1).detach().clone()
+        alike[chosen] = float("-inf")
+        chosen = torch.cat([chosen, top(alike, second).index]).sort().values
         if not (groups := count - first - second):
             return Choice(chosen)
         rest = torch.ones(len(sight.tokens), dtype=torch.bool, device=chosen.device)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch
+import numpy as np
 from torch import Tensor
 
-from morgana.generation.pruner import Choice, Keep, Stage, Watched, at, checked, even, top
-from morgana.generation.selecting import cosine
+from morgana.generation.pruner import Choice, Keep, Stage, Watched, asked, at, checked, even, top
+from morgana.generation.selecting import cosine, grown
 from morgana.generation.sight import Sight
 from morgana.spec import part
 
@@ -40,18 +40,13 @@ class SEATS:
     def scores(self, sight: Sight) -> Tensor:
         if not sight.layer:
             return even(sight.received(self.layer))
-        return sight.attention(sight.layer - 1, sight.question, sight.tokens).mean((0, 1))
+        return sight.attention(sight.layer - 1, asked(sight), sight.tokens).mean((0, 1))
 
     def choose(self, sight: Sight, count: int) -> Choice:
         scores = self.scores(sight)
         if sight.layer:
             return top(scores, count)
-        scores, similarity = scores.detach(), cosine(sight.states.detach())
-        chosen = [int(scores.argmax())]
-        total = similarity[:, chosen[0]].clone()
-        while len(chosen) < count:
-            gain = scores * (1 - total / len(chosen))
-            gain[chosen] = float("-inf")
-            chosen.append(int(gain.argmax()))
-            total += similarity[:, chosen[-1]]
-        return Choice(torch.tensor(sorted(chosen), device=scores.device))
+        value = scores.detach().cpu().numpy()
+        return Choice(
+            grown(cosine(sight.states), count, int(value.argmax()), np.add, lambda total, n: value * (1 - total / n))
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from morgana.generation.pruner import Choice, Keep, Stage, Watched, at, checked, top
+from morgana.generation.pruner import Choice, Keep, Stage, Watched, asked, at, checked, top
 from morgana.generation.sight import Sight, locate
 from morgana.spec import part
 from morgana.types import SpecError
@@ -42,8 +42,8 @@ class TransPrune:
             here = locate(sight.moved[layer], sight.tokens)
             for given, made in parts:
                 change = change + transition(given[here].float(), made[here].float())
-        asked = sight.attention(sight.layer - 1, sight.question, sight.tokens).mean((0, 1))
-        return change / change.sum().clamp(min=1e-12) + asked / asked.sum().clamp(min=1e-12)
+        given = sight.attention(sight.layer - 1, asked(sight), sight.tokens).mean((0, 1))
+        return change / change.sum().clamp(min=1e-12) + given / given.sum().clamp(min=1e-12)
 
     def choose(self, sight: Sight, count: int) -> Choice:
         return top(self.scores(sight), count)

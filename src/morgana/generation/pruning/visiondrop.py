@@ -8,7 +8,7 @@ from torch import Tensor
 from morgana.generation.merging import both, join
 from morgana.generation.pruner import Choice, Keep, Stage, Watched, at, checked, top
 from morgana.generation.pruning.uniform_grid import spread
-from morgana.generation.sight import Sight
+from morgana.generation.sight import Eye, Sight, probabilities
 from morgana.spec import part
 from morgana.types import SpecError
 
@@ -41,7 +41,7 @@ class VisionDrop:
 
     def scores(self, sight: Sight) -> Tensor:
         if not sight.layer:
-            return sight.received(self.layer)
+            return sight.here(judged(sight.eye, self.layer))
         return sight.attention(sight.layer - 1, sight.tokens, sight.tokens).mean((0, 1))
 
     def choose(self, sight: Sight, count: int) -> Choice:
@@ -59,3 +59,11 @@ class VisionDrop:
         )
         merged = join(sight.states[left], targets, targets, keys[left])
         return both(Choice(chosen), Choice(left[targets], merged.states), sight.states)
+
+
+def judged(eye: Eye, layer: int) -> Tensor:
+    """(N,) attention that each visual token gets from patches alone, not from CLS, mean over heads and queries."""
+    taken = eye.operands(layer)
+    count = taken.query.shape[2]
+    before, _ = eye.group(count)
+    return eye.tokenwise(probabilities(taken, torch.arange(before, count)).mean((0, 1)))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from morgana.generation.pruner import BEFORE, Choice, Keep, Stage, Watched, checked, even
-from morgana.generation.selecting import cosine
+from morgana.generation.selecting import cosine, grown
 from morgana.generation.sight import Sight
 from morgana.seeds import derive
 from morgana.spec import part
@@ -56,12 +57,9 @@ class ZerothOrder:
         return sight.here(sight.eye.pick(moved / self.samples))
 
     def choose(self, sight: Sight, count: int) -> Choice:
-        value, similarity = even(self.scores(sight).detach()), cosine(sight.states.detach())
-        chosen = [int(value.argmax())]
-        nearest = similarity[:, chosen[0]].clone()
-        while len(chosen) < count:
-            gain = value * (1 - nearest)
-            gain[chosen] = float("-inf")
-            chosen.append(int(gain.argmax()))
-            nearest = torch.maximum(nearest, similarity[:, chosen[-1]])
-        return Choice(torch.tensor(sorted(chosen), device=value.device))
+        value = even(self.scores(sight).detach()).cpu().numpy()
+        return Choice(
+            grown(
+                cosine(sight.states), count, int(value.argmax()), np.maximum, lambda nearest, _: value * (1 - nearest)
+            )
+        )
