@@ -164,3 +164,10 @@ def test_every_pruner_works_on_every_family_or_says_what_it_lacks(family, pixels
         assert set(lacking) <= {"FlowCut"}
     elif name != "paligemma":  # which sees its prompt in full, and is refused
         assert not {"UniformGrid", "FoPru", "HiPrune", "ZerothOrder", "MMTok", "FastV"} & set(lacking)
+
+
+@pytest.mark.parametrize("cls", components("pruner"), ids=lambda cls: cls.__name__)
+def test_a_prompt_that_sees_itself_in_full_is_refused(families, pixels, query, hits, cls):
+    made = cls(tau=1.1) if cls.__name__ == "ToDRELate" else cls()
+    with pytest.raises(SpecError, match="a mask of two dimensions"):
+        HF(families["paligemma"], pruner=made).prefill([pixels[:1]], [query], [hits])

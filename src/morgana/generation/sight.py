@@ -28,8 +28,11 @@ class Eye:
     runs: bool = False  # patches that became one token stand in a row (Qwen2-VL), not in a square (InternVL, Idefics3)
     picked: Tensor | None = None  # (N,) which of the tower's tokens they are, where it has another order (Qwen2.5-VL)
     full: int | None = None  # or more: tokens of a view of an image of any resolution, with its padding
+    blind: str = ""  # why neither layers nor grid can be told for these tokens
 
     def operands(self, layer: int) -> Taken:
+        if self.blind:
+            raise SpecError(self.blind)
         found = layer % self.depth if -self.depth <= layer < self.depth else None
         if found not in self.taken:
             raise SpecError(
@@ -128,7 +131,9 @@ class Sight:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of the image's tokens, pruned or not."""
+        """Rows and columns of the image's tokens, pruned or not. SpecError where they are several views."""
+        if self.eye.blind:
+            raise SpecError(self.eye.blind)
         if self.eye.grid is not None:
             return self.eye.grid
         side = round(self.eye.tokens**0.5)
@@ -196,8 +201,14 @@ def products(taken: Taken, rows: Tensor, columns: Tensor | None = None) -> Tenso
 
 
 def probabilities(taken: Taken, rows: Tensor, *, causal: bool = False, index: Tensor | None = None) -> Tensor:
-    """(H, R, K) attention of some rows of a batch of one; causal, and blind to filling (`index` < 0) where asked."""
+    """(H, R, K) attention of some rows of a batch of one; causal, and blind to filling (`index` < 0) where asked.
+
+    Rows see their own part only, where there are several.
+    """
     scores = products(taken, rows)
+    if taken.parts:
+        part = torch.arange(len(taken.parts)).repeat_interleave(torch.tensor(taken.parts)).to(scores.device)
+        scores = scores.masked_fill(part[rows.to(scores.device)][:, None] != part, float("-inf"))
     if causal:
         column = torch.arange(scores.shape[-1], device=scores.device)
         seen = column <= rows.to(scores.device)[:, None]

@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from morgana.generation._packs import Pack, packing
+from morgana.generation._matching import image_tokens
+from morgana.generation._packs import Pack, counted, packing
+from morgana.generation.prompts import runs
 from morgana.generation.pruner import Narrowing, Pruner, Watched
 from morgana.generation.sight import Eye
-from morgana.generation.watching import Taken, Watch, blocks, watching
+from morgana.generation.watching import Taken, Watch, blocks, joined, watching
 from morgana.types import SpecError
 
 PROJECTORS = ("multi_modal_projector", "mm_projector", "merger", "connector", "aligner", "projector")
@@ -30,13 +32,46 @@ class Eyes:
     order: Tensor | None = None  # of the tower's tokens, where it works in windows
     projected: Tensor | None = None
     projector: Any = None
-    packs: list[Pack] = field(default_factory=list)  # by image, where a model packs several views into one
-    open: list[Tensor] = field(default_factory=list)  # (P,) by image
+    packs: list[Pack] = field(default_factory=list)  # by image, where a model puts several views into one
+    visual: Tensor | None = None  # (B, N) which tokens of the prompts are visual
+    pixels: Tensor | None = None  # (V, 3, H, W) the views that the tower was given, until they are counted
+    open: list[Tensor] = field(default_factory=list)  # (P,) by row of the tower
     scores: list[Tensor | None] = field(default_factory=list)
 
     def of(self, image: int, tokens: int) -> Eye:
-        """The eye of one image of the batch."""
-        taken = {} if self.watch is None else {i: one(calls, image) for i, calls in self.watch.taken.items()}
+        """The eye of one image of the batch, blind where that is several views."""
+        blind = self.blind(image, tokens)
+        return Eye({}, self.depth, tokens, blind=blind) if blind else self.row(self.first(image), tokens)
+
+    def blind(self, image: int, tokens: int) -> str:
+        """Why an image cannot be looked at as one picture; nothing if it can."""
+        try:
+            packs = self.known()
+        except SpecError as error:
+            return str(error)
+        if not packs or packs[image].views == 1:
+            return ""
+        way = "mix them" if packs[image].index is None else "are no one picture (Watched(grid=True) shows each)"
+        return (
+            f"the image's {tokens} tokens are of {packs[image].views} views and {way}; use a pruner that reads neither "
+            "the vision tower nor the grid (MMTok, FastV)"
+        )
+
+    def known(self) -> list[Pack]:
+        """The packs; views are counted where the model does not pack. SpecError where they do not fit the tokens."""
+        if not self.packs and self.visual is not None and self.pixels is not None:
+            tokens = [last - first for row in self.visual for first, last in runs(row)]
+            self.packs += counted(tokens, self.pixels) if tokens else []
+            self.pixels = None
+        return self.packs
+
+    def first(self, image: int) -> int:
+        """The row of the tower that holds an image's first view."""
+        return sum(pack.views for pack in self.packs[:image]) if self.packs else image
+
+    def row(self, image: int, tokens: int) -> Eye:
+        """The eye of one row of the tower: an image, or a view of one."""
+        taken = {i: self._one(calls, image) for i, calls in self.watch.taken.items()} if self.watch else {}
         grid = None
         if self.grids is not None:
             frames, rows, columns = (int(x) for x in self.grids[image])
@@ -56,6 +91,23 @@ class Eyes:
             picked=None if self.order is None or self.grids is None else self._ordered(image, tokens),
         )
 
+    def _one(self, calls: Sequence[Taken], image: int) -> Taken:
+        """The operands of one image, whether it is a row of a call, a call, or several: windows, frames."""
+        if self.grids is None:
+            return one(calls, image)
+        patches = self.grids.prod(-1).tolist()
+        first, start, found = sum(patches[:image]), 0, []
+        for call in calls:
+            if first <= start < first + patches[image]:
+                found.append(call)
+            start += call.query.shape[2]
+        if sum(call.query.shape[2] for call in found) != patches[image]:
+            raise SpecError(
+                f"the vision tower attends to {[call.query.shape[2] for call in calls]} patches at once, not image by "
+                f"image ({patches}); use a pruner that does not read its attention (MMTok, ToDRE, CATP)"
+            )
+        return joined(found)
+
     def _ordered(self, image: int, tokens: int) -> Tensor:
         """(N,) where the tokens of one image stand in the tower, counted from its first."""
         assert self.order is not None
@@ -66,13 +118,12 @@ class Eyes:
 
     def views(self, image: int) -> list[tuple[Tensor, Eye]] | None:
         """The overview and the tiles of one image, where it has any: which of its tokens (n,) each is, and its eye."""
-        if not self.packs or self.packs[image].index is None:
+        if not self.known() or self.packs[image].index is None:
             return None
-        first = sum(pack.views for pack in self.packs[:image])
         found = []
-        for view in range(self.packs[image].views):
+        for view in self.packs[image].order:
             where, patch = self.packs[image].of(view)
-            eye = self.of(first + view, len(patch))
+            eye = self.row(self.first(image) + view, len(patch))
             grid = self.packs[image].grid(patch)
             found.append((where, replace(eye, grid=grid, picked=patch, full=self.packs[image].size)))
         return found
@@ -86,11 +137,17 @@ class Eyes:
         first = int(patches[:image].sum())
         return self.projected[first : first + int(patches[image])]
 
+    def read(self, module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        """The model is given prompts, which say how many tokens every image has."""
+        self.visual = image_tokens(module, args, kwargs)
+
     def forget(self, module: Any, args: Any, kwargs: dict[str, Any]) -> None:
         """A new pass over images begins."""
         if self.watch is not None:
             self.watch.taken.clear()
         self.packs.clear()
+        given = args[0] if args else kwargs.get("pixel_values")
+        self.pixels = given if isinstance(given, Tensor) and given.ndim == 4 else None
         self.open.clear()
         self.scores.clear()
         self.grids = kwargs.get("grid_thw", kwargs.get("image_grid_thw"))
@@ -146,7 +203,10 @@ def seeing(model: Any, wanted: Watched, pruners: Sequence[Pruner]) -> Iterator[E
         return
     layers = blocks(tower)
     eyes.depth = len(layers)
-    handles = [tower.register_forward_pre_hook(eyes.forget, with_kwargs=True)]
+    handles = [
+        model.register_forward_pre_hook(eyes.read, with_kwargs=True),
+        tower.register_forward_pre_hook(eyes.forget, with_kwargs=True),
+    ]
     try:
         if wanted.projector:
             eyes.projector = projector(model)

@@ -6,13 +6,14 @@ tower had and keeps references. Probabilities are computed later, from the rows 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from morgana.types import SpecError
@@ -21,17 +22,34 @@ NAMES = {"vision": "morgana-watched-vision", "text": "morgana-watched-text"}
 
 
 class Taken(NamedTuple):
-    """One call of an attention: queries (B, H, Q, d), keys and values (B, G, K, d) whose heads may be fewer."""
+    """One call of an attention: queries (B, H, Q, d), keys and values (B, G, K, d) whose heads may be fewer.
+
+    Calls for windows or frames of one image may be `joined`: their lengths are `parts`, and none sees another.
+    """
 
     query: Tensor
     key: Tensor
     value: Tensor
     scaling: float
+    parts: tuple[int, ...] = ()
 
     def of(self, row: int) -> Taken:
         """One row of the batch, which keeps its axis."""
         query, key, value = (x[row : row + 1] for x in self[:3])
-        return Taken(query, key, value, self.scaling)
+        return self._replace(query=query, key=key, value=value)
+
+
+def joined(calls: Sequence[Taken]) -> Taken:
+    """Calls of one layer, each a batch of one, as if they were one call in which nobody sees another's tokens."""
+    if len(calls) == 1:
+        return calls[0]
+    return Taken(
+        torch.cat([call.query for call in calls], 2),
+        torch.cat([call.key for call in calls], 2),
+        torch.cat([call.value for call in calls], 2),
+        calls[0].scaling,
+        tuple(call.query.shape[2] for call in calls),
+    )
 
 
 @dataclass(eq=False)

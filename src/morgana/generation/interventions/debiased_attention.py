@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from morgana.generation._packs import square
 from morgana.generation.layout import Columns
 from morgana.generation.needs import Depth, Layers, Needs, after_image
 from morgana.generation.view import View
@@ -21,7 +22,7 @@ class DebiasedAttention:
     The paper corrects pruning scores by a decreasing curve fitted for each method (FastV: 1 to 0.36 over 576 tokens);
     we apply it to the attention itself, with an exponential between the same ends. Patches count as padded as in the
     paper, when more than half of them is: `aspect` is the width / height of an image that was padded to a square, None
-    if it was not.
+    if it was not; SpecError where the model sees the image in several views.
     """
 
     last: float = 0.36
@@ -45,6 +46,7 @@ class DebiasedAttention:
         place = torch.arange(visual.index.shape[1], device=mask.device)
         weight = math.log(self.last) * place / (visual.count - 1).clamp(min=1)
         if self.aspect is not None:
+            square(view.model, view.layout.spans, "leave out aspect")
             lost = math.log(self.padding) if self.padding else -math.inf
             weight = torch.where(padded(visual, self.aspect)[:, None, None], weight + lost, weight)
         return visual.add(mask, weight)

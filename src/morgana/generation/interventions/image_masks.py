@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from morgana.generation._packs import square
 from morgana.generation.layout import Columns
 from morgana.generation.needs import Depth, Layers, Needs, image
 from morgana.generation.view import View
@@ -66,7 +67,7 @@ class NeighbourAware:
 
     Neighbour-aware visual attention of "Treat Visual Tokens as Text? But Your MLLM Only Needs Fewer Efforts to See";
     that the neighbourhood is a square, and its radius, are our choice. `width` is the tokens in a row of the image;
-    None takes the square root of each image's count.
+    None takes the square root of each image's count; SpecError where the model sees it in several views.
     """
 
     radius: int = 7
@@ -86,6 +87,8 @@ class NeighbourAware:
         count, visual = mask.shape[-1], view.layout.visual
         if not visual.index.shape[-1]:
             return mask
+        if self.width is None:
+            square(view.model, view.layout.spans, "say NeighbourAware(width=…) if their rows are of one length")
         rows, away = view.rows.clamp(max=count - 1), mask.new_zeros(())
         for place in self.grid(visual):  # (B, V)
             here = spread(place, visual, count).gather(-1, rows)
