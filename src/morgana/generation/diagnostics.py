@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from morgana.generation.listening import Once
 from morgana.generation.needs import Needs, answering, every
 from morgana.generation.view import View
 from morgana.generation.visual import Probe
@@ -37,7 +38,7 @@ def diagnose(generator: HF, query: Query, hits: Hits, pixels: Pixels | None = No
     probe = Probe()
     pixels = generator.look(query) if pixels is None else pixels
     with torch.no_grad():
-        generator.prefill([pixels], [query], [hits], probe=probe)
+        generator.prefill([pixels], [query], [hits], probe=Once(probe))
     layers = sorted(probe.log_odds)
     return Diagnosis(
         torch.stack([probe.log_odds[i][0].sigmoid() for i in layers]),
@@ -50,9 +51,10 @@ class Dominance(NamedTuple):
     """How much more attention a text token gets than a visual one while the model answers (arXiv 2508.10552).
 
     `mdi` = (A_T / |T|) / (A_O / |O|), and AEI = share of the attention / share of the tokens, of text and of the image;
-    each by stage (3,), the thirds of the layers, whose attention is added up over heads, layers and answering rows. 1
-    is even-handed; mdi = aei_text / aei_image, infinite where the image gets nothing. T is the prompt's text: the paper
-    does not say whether the answer so far counts, and here it does not.
+    each by stage (3,), the thirds of the layers, whose attention is added up over heads, layers and answering rows, and
+    whose tokens over layers, as pruners leave them. 1 is even-handed; mdi = aei_text / aei_image, infinite where the
+    image gets nothing; mdi and aei_image are NaN in a stage that no visual token reaches. T is the prompt's text: the
+    paper does not say whether the answer so far counts, and here it does not.
     """
 
     mdi: Tensor
@@ -66,22 +68,21 @@ def dominance(generator: HF, query: Query, hits: Hits, pixels: Pixels | None = N
     if pixels is None:
         raise SpecError(f"query {query.id!r} has no image, so that no modality can dominate; give pixels")
     scale = Scale()
-    replace(generator, interventions=(*generator.interventions, scale)).generate([pixels], [query], [hits])
-    return balance(scale.text, scale.image, scale.words, scale.patches)
+    replace(generator, interventions=(*generator.interventions, Once(scale))).generate([pixels], [query], [hits])
+    return scale.balance()
 
 
-def balance(text: Tensor, image: Tensor, words: int, patches: int) -> Dominance:
-    """Dominance from attention by layer (L,), and numbers of tokens.
+def balance(text: Tensor, image: Tensor, words: Tensor | int, patches: Tensor | int) -> Dominance:
+    """Dominance from attention by layer (L,), and numbers of tokens, by layer or of every layer.
 
     >>> balance(torch.tensor([3.0]), torch.tensor([1.0]), 10, 10).mdi
     tensor([3., 3., 3.])
     """
-    parts = stages(len(text))
-    a_text, a_image = (torch.stack([x[p].sum() for p in parts]) for x in (text.double(), image.double()))
-    whole, count = a_text + a_image, words + patches
-    made = Dominance(
-        (a_text / words) / (a_image / patches), a_text / whole * count / words, a_image / whole * count / patches
-    )
+    parts, depth = stages(len(text)), len(text)
+    by_layer = (torch.as_tensor(x, dtype=torch.float64).expand(depth) for x in (text, image, words, patches))
+    a_text, a_image, t, o = (torch.stack([x[p].sum() for p in parts]) for x in by_layer)
+    whole, count = a_text + a_image, t + o
+    made = Dominance((a_text / t) / (a_image / o), a_text / whole * count / t, a_image / whole * count / o)
     return Dominance(*(x.float() for x in made))
 
 
@@ -95,45 +96,39 @@ def stages(count: int) -> list[slice]:
 class Scale:
     """An intervention that changes nothing and adds up what answering rows give to text and to the image."""
 
-    by_layer: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    words: int = 0
-    patches: int = 0
+    given: dict[int, Tensor] = field(default_factory=dict)  # layer -> (2,) attention of text and of the image
+    tokens: dict[int, Tensor] = field(default_factory=dict)  # layer -> (2,) how many of either it works on
 
     @property
     def needs(self) -> Needs:
         return Needs(rows=answering)
 
     def edit(self, scores: Tensor, view: View) -> Tensor:
-        weight, layout = scores.softmax(-1), view.layout
-        self.words, self.patches = (int(c.valid.sum()) for c in (layout.text, layout.visual))
-        mine = view.mine[:, None, :, None]
-        text, image = ((columns.take(weight) * mine).sum().cpu() for columns in (layout.text, layout.visual))
-        if view.layer in self.by_layer:
-            text, image = text + self.by_layer[view.layer][0], image + self.by_layer[view.layer][1]
-        self.by_layer[view.layer] = text, image
+        weight, mine = scores.softmax(-1), view.mine[:, None, :, None]
+        parts = view.layout.text, view.layout.visual
+        found = torch.stack([(columns.take(weight) * mine).sum() for columns in parts]).cpu()
+        self.given[view.layer] = self.given.get(view.layer, 0) + found
+        self.tokens[view.layer] = torch.stack([columns.valid.sum() for columns in parts]).cpu()
         return scores
 
-    @property
-    def text(self) -> Tensor:
-        return torch.stack([self.by_layer[i][0] for i in sorted(self.by_layer)])
-
-    @property
-    def image(self) -> Tensor:
-        return torch.stack([self.by_layer[i][1] for i in sorted(self.by_layer)])
+    def balance(self) -> Dominance:
+        given, tokens = (torch.stack([x[i] for i in sorted(x)]).T for x in (self.given, self.tokens))
+        return balance(*given, *tokens)
 
 
 def alignment(generator: HF, query: Query, hits: Hits, pixels: Pixels | None = None) -> Tensor:
     """Modality alignment score by layer, (L,): mean over the question's tokens of the largest cosine to a visual token.
 
     Published scores differ; ours is FILIP's text-to-image similarity (arXiv 2111.07783) on a layer's output, of states
-    whose mean over the prompt is taken off, since states of one layer all lean one way.
+    whose mean over the prompt is taken off, since states of one layer all lean one way. NaN in a layer that no visual
+    token reaches.
     """
     pixels = generator.look(query) if pixels is None else pixels
     if pixels is None or not query.text:
         raise SpecError(f"query {query.id!r} needs an image and a question to align; give pixels")
     heard = Meeting()
     with torch.no_grad():
-        generator.prefill([pixels], [query], [hits], probe=heard)
+        generator.prefill([pixels], [query], [hits], probe=Once(heard))
     return torch.stack([heard.score[i] for i in sorted(heard.score)])
 
 
@@ -151,5 +146,6 @@ class Meeting:
         (spans,) = view.layout.spans
         centred = torch.nn.functional.normalize((states[0] - states[0].mean(0)).float(), dim=-1)
         seen = centred[[t for first, last in spans.image for t in range(first, last)]]
-        self.score[view.layer] = (centred[slice(*spans.question)] @ seen.T).amax(-1).mean().cpu()
+        alike = (centred[slice(*spans.question)] @ seen.T).cpu()
+        self.score[view.layer] = alike.amax(-1).mean() if len(seen) else alike.new_tensor(torch.nan)
         return states

@@ -12,6 +12,8 @@ from morgana.types import Hits, Pixels, Query, SpecError
 if TYPE_CHECKING:
     from morgana.generation.generators.hf import HF
 
+GREY = 127 / 255  # what is hidden; at 0.5, which normalises to 0, Idefics3 takes a tile for padding and drops it
+
 
 class Curves(NamedTuple):
     """Probabilities of the answer, (steps + 1,) each, and the areas under them in [0, 1].
@@ -61,7 +63,7 @@ def curves(
     text: str,
     heat: Tensor,
     steps: int = 12,
-    blank: float = 0.5,
+    blank: float = GREY,
 ) -> Curves:
     """Both curves of a heat map (rows, columns); cells of equal heat go in reading order."""
     if heat.ndim != 2 or not torch.isfinite(heat).all():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from morgana.generation.faithfulness import probability, shown
+from morgana.generation.faithfulness import GREY, probability, shown
 from morgana.spec import part
 from morgana.types import Hits, Pixels, Query, SpecError
 
@@ -26,7 +26,7 @@ class EAGLE:
     side: int = 4  # regions a side
     enough: float = 1.0
     need: float = 1.0
-    blank: float = 0.5  # the grey of what is hidden
+    blank: float = GREY  # of what is hidden
 
     def __post_init__(self) -> None:
         if self.side < 1 or self.enough < 0 or self.need < 0:

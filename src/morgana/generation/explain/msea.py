@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from morgana.generation.explain.tam import scale
-from morgana.generation.explaining import square
+from morgana.generation.explain.tam import rid
+from morgana.generation.saying import said
 from morgana.spec import part
 from morgana.types import Hits, Pixels, Query, SpecError
 
@@ -26,7 +26,8 @@ class MSEA:
     From the paper's abstract and public reviews: both ideas, rank-biased overlap of the best `top` predictions (50) as
     the likeness, and logits at visual positions as the map. Ours: sizes shrink the image onto a mid-grey canvas, as
     most processors fix the size (one below 1 sees more context a token); `persist`, the interference scaled by least
-    squares as in TAM, the words (the question's and the answer's), and the mean over the answer.
+    squares as in TAM, the words (the question's and the answer's), rankings by the largest size, and the mean over the
+    answer.
     """
 
     sizes: tuple[float, ...] = (1.0, 0.75, 0.5)  # of the image's side
@@ -39,37 +40,21 @@ class MSEA:
         if self.top < 1 or not 0 < self.persist < 1:
             raise SpecError(f"top={self.top} must be at least 1 and persist={self.persist} in (0, 1)")
 
-    @torch.no_grad()
     def __call__(self, generator: HF, pixels: Pixels, query: Query, hits: Hits, text: str) -> Tensor:
-        maps: Tensor | None = None
-        for size in self.sizes:
-            prompt = generator._shared(shrunk(pixels, size), query, hits, text)
-            (spans,), ids = prompt.spans, prompt.inputs["input_ids"][0]
-            logits = generator.network(**prompt.inputs, use_cache=False).logits[0].float()
-            answer = range(spans.stop, spans.length - 1)  # the end token is no word
-            words = [*range(*spans.question), *answer]
-            first, last = spans.image[0]
-            found = logits[first:last, ids[words]].relu().T.reshape(len(words), *square(last - first))
-            found = opened(found, size) / len(self.sizes)
-            maps = found if maps is None else maps + found
-        assert maps is not None
-        if not answer:
+        found = [said(generator, shrunk(pixels, size), query, hits, text) for size in self.sizes]
+        maps = torch.stack([opened(one.maps, size) for one, size in zip(found, self.sizes, strict=True)]).mean(0)
+        largest = found[self.sizes.index(max(self.sizes))]
+        if not largest.spoken:
             return torch.zeros(maps.shape[1:])
-        ranks = logits[[w - 1 for w in words]].topk(min(self.top, logits.shape[-1])).indices
-        explained = [
-            self._left(k, maps.flatten(1), ids[words], ranks) for k in range(len(words) - len(answer), len(words))
-        ]
-        whole: Tensor = torch.stack(explained).mean(0).reshape(maps.shape[1:])
+        ranks = largest.before.topk(min(self.top, largest.before.shape[-1])).indices
+        whole: Tensor = torch.stack([self._left(k, maps, largest.ids, ranks) for k in largest.answer]).mean(0)
         return whole.cpu()
 
     def _left(self, k: int, maps: Tensor, ids: Tensor, ranks: Tensor) -> Tensor:
-        """(N,) the map of word `k` without what earlier words explain; a word does not subtract itself."""
+        """The map of word `k` without what earlier words explain; a word does not subtract itself."""
         before = [i for i in range(k) if ids[i] != ids[k]]
-        if not before:
-            return maps[k]
-        weight = torch.stack([overlap(ranks[i], ranks[k], self.persist) for i in before]).to(maps)
-        other = (weight / weight.sum().clamp(min=1e-12)) @ maps[before]
-        return (maps[k] - scale(maps[k], other) * other).relu()
+        weight = [overlap(ranks[i], ranks[k], self.persist) for i in before]
+        return rid(maps[k], maps[before], torch.stack(weight).to(maps)) if before else maps[k]
 
 
 def overlap(left: Tensor, right: Tensor, persist: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""TAM (Li et al., ICCV 2025): token activation maps, rid of what earlier words light up."""
+"""TAM (Li et al., ICCV 2025, arXiv 2506.23270): token activation maps, rid of what earlier words light up."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from morgana.generation.explaining import square
+from morgana.generation.saying import Said, said
 from morgana.spec import part
 from morgana.types import Hits, Pixels, Query
 
@@ -19,32 +19,35 @@ if TYPE_CHECKING:
 class TAM:
     """For each word of the answer, its logit at every visual position, at least 0, less what other words explain.
 
-    The interference of a word is the mean of the maps of earlier words that differ from it, weighted by how like their
-    logits at the word's place are; it is scaled by least squares, subtracted, and cut at 0. A 3 × 3 filter follows,
-    Gaussian over ranks with sigma = std / mean. The answer's map is the mean over its words. The paper's words are all
-    earlier tokens; these are those of the question and of the answer.
+    The interference of a word is the mean of the maps of earlier words that differ from it, weighted by their text
+    relevance: this word's logit at their own positions, at least 0, as its map is its logit at visual ones. It is
+    scaled by least squares, subtracted, and cut at 0. A 3 × 3 filter follows, Gaussian over ranks with sigma = std /
+    mean. The answer's map is the mean over its words. The paper's words are all earlier tokens; these are those of the
+    question and of the answer.
     """
 
     smooth: bool = True
 
-    @torch.no_grad()
     def __call__(self, generator: HF, pixels: Pixels, query: Query, hits: Hits, text: str) -> Tensor:
-        prompt = generator._shared(pixels, query, hits, text)
-        (spans,) = prompt.spans
-        logits = generator.network(**prompt.inputs, use_cache=False).logits[0].float()
-        ids = prompt.inputs["input_ids"][0]
-        first, last = spans.image[0]
-        answer = range(spans.stop, spans.length - 1)  # the end token is no word
-        words = [*range(*spans.question), *answer]
-        maps = logits[first:last, ids[words]].relu().T  # (W, N)
-        found = []
-        for k in range(len(words) - len(answer), len(words)):
-            before = [i for i in range(k) if ids[words[i]] != ids[words[k]]]
-            weight = logits[words[k] - 1, ids[words]][before].relu() if before else logits.new_zeros(0)
-            other = (weight / weight.sum().clamp(min=1e-12)) @ maps[before] if before else maps[k] * 0
-            found.append((maps[k] - scale(maps[k], other) * other).relu().reshape(square(last - first)))
-        whole = torch.stack([ranked(one) if self.smooth else one for one in found]).mean(0) if found else None
-        return torch.zeros(square(last - first)) if whole is None else whole.cpu()
+        found = said(generator, pixels, query, hits, text)
+        if not found.spoken:
+            return torch.zeros(found.maps.shape[1:])
+        left = [clear(found, k) for k in found.answer]
+        return torch.stack([ranked(one) if self.smooth else one for one in left]).mean(0).cpu()
+
+
+def clear(found: Said, k: int) -> Tensor:
+    """(rows, columns) of word `k` without what earlier words explain; a word does not subtract itself."""
+    before = [i for i in range(k) if found.ids[i] != found.ids[k]]
+    weight = found.here[before, found.ids[k]].relu()
+    return rid(found.maps[k], found.maps[before], weight)
+
+
+def rid(own: Tensor, others: Tensor, weight: Tensor) -> Tensor:
+    """A map without the weighted mean of others (B, …), scaled by least squares; at least 0."""
+    other = torch.tensordot(weight / weight.sum().clamp(min=1e-12), others, 1)
+    made: Tensor = (own - scale(own.flatten(), other.flatten()) * other).relu()
+    return made
 
 
 def scale(own: Tensor, other: Tensor) -> Tensor:
