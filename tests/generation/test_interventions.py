@@ -346,10 +346,10 @@ def test_debiasing_flattens_a_ramp_and_empties_the_padding():
         ramp[i, 0, 0, visual(i)] = -math.log(0.36) * torch.arange(count) / (count - 1)
     made = DebiasedAttention().edit(ramp, view())
     torch.testing.assert_close(made, torch.zeros_like(made), atol=1e-6, rtol=0)
-    wide = padded(LAYOUT.visual, 3.0)[0, :9].view(3, 3)
+    wide = padded(LAYOUT, 3.0)[0, :9].view(3, 3)
     assert wide.tolist() == [[True] * 3, [False] * 3, [True] * 3]
-    assert torch.equal(padded(LAYOUT.visual, 1 / 3)[0, :9].view(3, 3), wide.T)
-    assert not padded(LAYOUT.visual, 1.0).any()
+    assert torch.equal(padded(LAYOUT, 1 / 3)[0, :9].view(3, 3), wide.T)
+    assert not padded(LAYOUT, 1.0).any()
     hidden = DebiasedAttention(1.0, aspect=3.0).edit(torch.zeros(2, 1, 1, N), view())
     assert hidden[0, 0, 0].isneginf().nonzero().flatten().tolist() == [3, 4, 5, 9, 10, 11]
 

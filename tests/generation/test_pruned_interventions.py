@@ -9,12 +9,16 @@ from fakes import Kept
 from morgana.generation.attention import intervening
 from morgana.generation.generators.hf import HF
 from morgana.generation.interventions.aif import AIF
+from morgana.generation.interventions.debiased_attention import DebiasedAttention
 from morgana.generation.interventions.dropping import DropLayers
 from morgana.generation.interventions.gift import GIFT
+from morgana.generation.interventions.image_masks import NeighbourAware
 from morgana.generation.interventions.mad_rag import MADRAG
 from morgana.generation.interventions.position_scaling import PositionScaling
 from morgana.generation.interventions.wrappers import InLayers
+from morgana.generation.needs import Needs, every
 from morgana.generation.pruner import Choice
+from morgana.generation.pruning.fastervlm import FasterVLM
 from morgana.generation.pruning.fastv import FastV
 from morgana.generation.pruning.uniform_grid import UniformGrid
 from morgana.generation.shortening import pruning
@@ -121,5 +125,46 @@ def test_an_image_elsewhere_than_the_spans_say_is_refused_naming_both(family, pi
         pytest.raises(SpecError, match=rf"tokens {first + 1} to .*given image tokens at {first} to"),
         torch.no_grad(),
         spans_of(generator.network, (part,), (wrong,)),
+    ):
+        generator.network(**prompt.inputs)
+
+
+@pytest.mark.parametrize("pruner", [FasterVLM(4), FastV(4, layer=1), UniformGrid(5)], ids=repr)
+@pytest.mark.parametrize("part", [NeighbourAware(1), DebiasedAttention(0.3, aspect=2.0)], ids=repr)
+def test_what_a_pruner_leaves_stands_where_it_stood_in_the_image(tiny_llava_folder, pixels, query, hits, part, pruner):
+    """The mask of those that are left is the whole prompt's, without the rows and columns of those that are not."""
+    generator, given = HF(str(tiny_llava_folder)), {}
+
+    class Mask:
+        needs = Needs(rows=every, at="mask")
+
+        def edit(self, mask, view):
+            given[view.layer] = mask.clone()
+            return mask
+
+    prompt, reads = generator.write([pixels[:1]], [query], [hits]), (part, Mask())
+    with torch.no_grad(), intervening(generator.network, reads, prompt.spans):
+        generator.network(**prompt.inputs)
+    whole = dict(given)
+    with (
+        torch.no_grad(),
+        pruning(generator.network, (pruner,), prompt.spans) as kept,
+        intervening(generator.network, reads, prompt.spans),
+    ):
+        generator.network(**prompt.inputs)
+    for layer in range(3):
+        left = kept.at(layer)[0]
+        assert torch.equal(given[layer], whole[layer][:, :, left][..., left])
+    assert len(kept.at(2)[0]) < len(kept.whole()[0])
+
+
+def test_spans_of_no_image_are_refused_by_pruning_too(folder, pixels, query, hits):
+    generator = HF(folder)
+    prompt = generator.write([pixels[:1]], [query], [hits])
+    blind = replace(prompt.spans[0], image=())
+    with (
+        pytest.raises(SpecError, match="image of prompt 0 is its tokens no place"),
+        torch.no_grad(),
+        pruning(generator.network, (UniformGrid(4),), (blind,)),
     ):
         generator.network(**prompt.inputs)

@@ -567,3 +567,69 @@ def test_scores_are_called_clear_where_they_hold_no_hidden_token(folder, batch, 
         told.clear()
         passed(generator, prompt, parts)
         assert set(told) == {(False, True)}
+
+
+@pytest.mark.parametrize(
+    ("change", "needs", "came"),
+    [
+        (
+            lambda x, view: x[:, :, :1],
+            Needs(rows=every),
+            r"scores of shape \(3, 4, \d+, \d+\) and gave back \(3, 4, 1, ",
+        ),
+        (lambda x, view: x[:, :, :1], Needs(rows=every, at="weights"), "given weights of shape"),
+        (lambda x, view: x[..., :1], Needs(rows=every, at="mask"), "given mask of shape"),
+        (lambda x, view: x[..., :3], Needs(at="logits"), "given logits of shape"),
+        (lambda x, view: None, Needs(at="states"), "gave back NoneType"),
+        (lambda x, view: x.tolist(), Needs(rows=every, at="positions"), "gave back list"),
+    ],
+)
+def test_what_comes_back_in_another_shape_is_refused(folder, batch, change, needs, came):
+    generator = HF(folder)
+    with pytest.raises(SpecError, match=came):
+        passed(generator, generator.write(*batch), (Edit(change, needs),))
+
+
+@pytest.mark.parametrize("rows", [range(3, 9, 2), [3, 4], 7])
+def test_rows_that_are_no_run_are_refused(folder, batch, rows):
+    generator = HF(folder)
+    with pytest.raises(SpecError, match="give a range without a step"):
+        passed(generator, generator.write(*batch), (Edit(lambda x, view: x, Needs(rows=lambda spans: rows)),))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"start": 9, "stop": 4}, {"stop": 41}, {"question": (36, 44)}, {"question": (38, 30)}, {"documents": ((12, 22),)}],
+)
+def test_spans_of_no_prompt_are_refused(wrong):
+    fine = Spans(0, 40, 40, ((5, 15),), ((16, 20),), (30, 38))
+    with pytest.raises(SpecError, match="are the spans of no prompt"):
+        replace(fine, **wrong)
+    with pytest.raises(SpecError, match="are the spans of no prompt"):
+        replace(fine, image=((15, 5),))
+
+
+def test_no_spans_at_all_are_refused(folder):
+    with pytest.raises(SpecError, match="no spans"), intervening(HF(folder).network, (Probe(),), ()):
+        pass
+
+
+def test_contrast_follows_a_loop_of_ones_own(folder, pixels, query, hits):
+    generator = HF(folder, max_new_tokens=3, interventions=(VisualContrast(beta=0.0),))
+    prompt = generator.write([pixels[:1]], [query], [hits])
+    length = prompt.spans[0].length
+    with torch.no_grad():
+        with intervening(generator.network, generator.interventions, prompt.spans):
+            made = generator.network.generate(
+                **prompt.inputs,
+                generation_config=generator._greedy,
+                suppress_tokens=generator.processor.tokenizer.all_special_ids,
+                output_logits=True,
+                return_dict_in_generate=True,
+            )
+        with intervening(generator.network, generator.interventions, prompt.spans):
+            step = generator.network(**prompt.inputs, use_cache=True)
+            for place, wanted in enumerate(made.logits):
+                torch.testing.assert_close(step.logits[:, -1], wanted, atol=5e-4, rtol=1e-4)
+                new, cache = made.sequences[:, length + place : length + place + 1], step.past_key_values
+                step = generator.network(input_ids=new, past_key_values=cache, use_cache=True)

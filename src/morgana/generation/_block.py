@@ -116,7 +116,8 @@ class Block:
         if batch != prompts or not (prefill or (queries < keys and keys - queries >= length)):
             raise SpecError(
                 f"the spans describe {prompts} rows of {length} tokens, the model was given {batch} rows of "
-                f"{queries} queries over {keys} keys; pass the spans of this very batch"
+                f"{queries} queries over {keys} keys; pass the spans of this very batch, with one beam and one sample "
+                "a prompt"
             )
         self.first, self.stop, self.passing = keys - queries, keys, (queries, keys, batch)
         if layer == 0:
@@ -149,9 +150,21 @@ class Block:
         """What intervention `i` makes of `x`, whole."""
         view = self.view(i, layer, index, mine, **more)
         if self.needs[i].parts is None or self.calibrating:
-            return self.interventions[i].edit(x, view)
+            return self.ask(i, x, view)
         parts = self.parts(i, view)
-        return x if parts is None else shared(x, parts, lambda shares: self.interventions[i].edit(shares, view))
+        return x if parts is None else shared(x, parts, lambda shares: self.ask(i, shares, view))
+
+    def ask(self, i: int, x: Tensor, view: View) -> Tensor:
+        """What intervention `i` gives back. SpecError where that is no tensor of the shape that it was given."""
+        after, at = self.interventions[i].edit(x, view), self.needs[i].at
+        found = tuple(after.shape) if isinstance(after, Tensor) else type(after).__name__
+        spread = at in ("mask", "positions") and found[:1] + found[2:] == (*x.shape[:1], *x.shape[2:])  # by heads
+        if found != tuple(x.shape) and not spread:
+            raise SpecError(
+                f"{self.interventions[i]!r} was given {at} of shape {tuple(x.shape)} and gave back {found}; "
+                "give back a tensor of the same shape"
+            )
+        return after
 
     def parts(self, i: int, view: View) -> Tensor | None:
         """(B, 1, P, N) the parts of the keys whose shares intervention `i` edits; None: it has nothing to do here."""
@@ -185,7 +198,7 @@ class Block:
                 rows = [part.needs.rows(s) for s in self.layout.spans][:4]
                 raise SpecError(
                     f"{part!r} did not fire: no forward pass of {type(self.model).__name__} edited its rows "
-                    f"{rows}; run the model inside the block"
+                    f"{rows}; run the model inside the block, and inside no other"
                 )
 
 

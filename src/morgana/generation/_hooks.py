@@ -132,7 +132,7 @@ def again(block: Block, i: int, inputs: dict[str, Any], changed: dict[str, Any])
 
     cache: Callable[..., Any] = DynamicCache
     if block.first == 0:
-        kept = cache() if inputs.get("past_key_values") is not None else None
+        kept = cache() if block.cached else None
         parts = tuple(part for part in block.interventions if part.needs.at != "logits")
         block.branches[i] = (Block(block.model, parts, block.layout, block.reference, block.base, root=block), kept)
     branch, kept = block.branches[i]

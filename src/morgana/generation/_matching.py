@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from morgana.generation.prompts import Spans, runs
+from morgana.generation.prompts import Spans, runs, visual
 from morgana.types import SpecError
 
 
@@ -29,10 +29,7 @@ def check(spans: tuple[Spans, ...], model: Any, args: tuple[Any, ...], kwargs: d
     seen = image_tokens(model, args, kwargs)
     if seen is None or tuple(seen.shape) != (len(spans), spans[0].length):
         return
-    for i, (row, span) in enumerate(zip(seen.cpu(), spans, strict=True)):
-        named = row.new_zeros(len(row))
-        for first, last in span.image:
-            named[first:last] = True
+    for i, (row, named) in enumerate(zip(seen.cpu(), visual(spans), strict=True)):
         if not named.equal(row):
             raise SpecError(
                 f"the spans say that the image of prompt {i} is its tokens {told(named)}, the model was given image "

@@ -153,7 +153,7 @@ def reshared(
         assert piece.even is not None
         view = block.view(i, layer, piece.index, piece.owned[0])
         made, shares = parted.split(piece.take(query), block.first + piece.even[0], scaling)
-        after = block.interventions[i].edit(shares, view)
+        after = block.ask(i, shares, view)
         if after is shares:
             yield piece, None
             continue

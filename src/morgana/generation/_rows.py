@@ -13,6 +13,7 @@ from torch import Tensor
 from morgana.generation._products import corner
 from morgana.generation.layout import Layout
 from morgana.generation.needs import RowSet
+from morgana.types import SpecError
 
 PIECE = {"cpu": 1_400_000, "cuda": 1 << 22}  # scores (batch x heads x rows x keys) that are held at once
 FEWEST = 16  # rows of a piece: fewer cost more calls than they save memory
@@ -131,6 +132,8 @@ class Rows:
 
 
 def clipped(rows: range, first: int, stop: int) -> range:
+    if not isinstance(rows, range) or rows.step != 1:
+        raise SpecError(f"the rows asked for are {rows!r}; give a range without a step, such as range(first, last + 1)")
     return range(max(rows.start, first), min(rows.stop, stop))
 
 

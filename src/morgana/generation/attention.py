@@ -71,6 +71,8 @@ def entered(
     register()
     key, before = text_tower(model)
     outer = current.get()
+    if not spans:
+        raise SpecError("no spans; give those of every prompt of the batch, as HF.write does")
     base = outer.base if before == NAME and outer else before
     layout = Layout(tuple(spans), model.device)
     block = Block(model, tuple(interventions), layout, reference, base, calibration)

@@ -118,12 +118,14 @@ class Columns:
 class Layout:
     """The spans of a batch of prompts, and their columns on the device of the model.
 
-    `left` (B, M) says, where pruners are at work, which tokens of the prompt are there, its image's first being 0.
+    Where pruners are at work, `left` (B, M) says which of the prompt's visual tokens each token is, and `whole` (B,)
+    how many they were.
     """
 
     spans: tuple[Spans, ...]
     device: torch.device
     left: Tensor | None = None
+    whole: Tensor | None = None
 
     @property
     def length(self) -> int:
@@ -149,9 +151,16 @@ class Layout:
         return Columns.of([words(s) for s in self.spans], self.device)
 
     @cached_property
-    def kept(self) -> Tensor | None:
-        """(B, V) which of the image's tokens pruners have left in the visual columns; None: all."""
-        return None if self.left is None else self.left.gather(1, self.visual.index)
+    def patches(self) -> Tensor:
+        """(B, V) which of the prompt's visual tokens the visual columns are, from 0, whatever pruners took out."""
+        index = self.visual.index
+        order = torch.arange(index.shape[1], device=index.device).expand_as(index)
+        return order if self.left is None else self.left.gather(1, index)
+
+    @cached_property
+    def tokens(self) -> Tensor:
+        """(B,) how many visual tokens each prompt has, or had."""
+        return self.visual.valid.sum(-1) if self.whole is None else self.whole
 
     @cached_property
     def _ends(self) -> dict[tuple[torch.dtype, int], tuple[Tensor, Tensor]]:

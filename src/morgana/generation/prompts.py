@@ -38,6 +38,16 @@ class Spans:
     documents: tuple[Span, ...]
     question: Span
 
+    def __post_init__(self) -> None:
+        parts = (*self.image, *self.documents, self.question)
+        ordered = all(self.start <= first <= last <= self.stop for first, last in parts)
+        apart = all(last <= first or end <= start for first, end in self.image for start, last in self.documents)
+        if not (0 <= self.start <= self.stop <= self.length and ordered and apart):
+            raise SpecError(
+                f"{self} are the spans of no prompt: wanted 0 <= start <= stop <= length, and image, documents and "
+                "question as (first, one past the last) between start and stop, no document in the image"
+            )
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -245,6 +255,15 @@ def runs(mask: Tensor) -> tuple[Span, ...]:
     return tuple(
         zip((edges == 1).nonzero().flatten().tolist(), (edges == -1).nonzero().flatten().tolist(), strict=True)
     )
+
+
+def visual(spans: Sequence[Spans], device: torch.device | None = None) -> Tensor:
+    """(B, N) which tokens of a batch are visual."""
+    made = torch.zeros(len(spans), spans[0].length, dtype=torch.bool)
+    for row, span in zip(made, spans, strict=True):
+        for first, last in span.image:
+            row[first:last] = True
+    return made.to(device)
 
 
 def check(processor: Any, ids: Tensor, spans: Spans) -> None:

@@ -19,7 +19,7 @@ from morgana.generation._matching import watched
 from morgana.generation.dropping import Scene
 from morgana.generation.layout import Layout
 from morgana.generation.plan import Kept, union
-from morgana.generation.prompts import Spans
+from morgana.generation.prompts import Spans, visual
 from morgana.generation.pruner import Pruner
 from morgana.generation.vision import seeing
 from morgana.generation.watching import blocks, watching
@@ -36,7 +36,10 @@ def pruning(model: Any, pruners: Sequence[Pruner], spans: Sequence[Spans]) -> It
     depth = len(blocks(tower))
     kept = Kept(pruners, spans, depth)
     if kept.idle:
-        yield kept
+        with ExitStack() as stack:
+            if not any(span.image for span in spans):  # else the model stays as it is
+                stack.callback(watched(model, spans).remove)
+            yield kept
         return
     wanted = union([pruner.watched(depth, 0 if eye is model else len(blocks(eye))) for pruner in pruners])
     with ExitStack() as stack:
@@ -107,8 +110,9 @@ class Run:
         found = next((one for one in self.layouts if one[0] is index), None)
         if found is None:
             rows, first = zip(self.kept.spans, index.cpu(), strict=True), self.kept.at(0)
-            start = torch.tensor([s.image[0][0] if s.image else 0 for s in self.kept.spans], device=index.device)
-            layout = Layout(tuple(moved(s, row) for s, row in rows), index.device, index - start[:, None])
+            seen = visual(self.kept.spans, index.device)
+            left = (seen.cumsum(-1) - 1).gather(1, index.clamp(min=0))
+            layout = Layout(tuple(moved(s, row) for s, row in rows), index.device, left, seen.sum(-1))
             found = index, layout, None if index is first else among(index, first)
             self.layouts.append(found)
         relay(*found[1:])

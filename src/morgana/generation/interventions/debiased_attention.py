@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from morgana.generation._packs import square
-from morgana.generation.layout import Columns
+from morgana.generation.layout import Layout
 from morgana.generation.needs import Depth, Layers, Needs, after_image
 from morgana.generation.view import View
 from morgana.spec import part
@@ -43,22 +43,21 @@ class DebiasedAttention:
         visual = view.layout.visual
         if not visual.index.shape[-1] or (self.last == 1 and self.aspect is None):
             return mask
-        place = torch.arange(visual.index.shape[1], device=mask.device)
-        weight = math.log(self.last) * place / (visual.count - 1).clamp(min=1)
+        place, last = view.layout.patches[:, None, None], (view.layout.tokens - 1).clamp(min=1)
+        weight = math.log(self.last) * place / last[:, None, None, None]
         if self.aspect is not None:
             square(view.model, view.layout.spans, "leave out aspect")
             lost = math.log(self.padding) if self.padding else -math.inf
-            weight = torch.where(padded(visual, self.aspect)[:, None, None], weight + lost, weight)
+            weight = torch.where(padded(view.layout, self.aspect)[:, None, None], weight + lost, weight)
         return visual.add(mask, weight)
 
 
-def padded(visual: Columns, aspect: float) -> Tensor:
+def padded(layout: Layout, aspect: float) -> Tensor:
     """(B, V) the patches of a square of which more than half is padding."""
-    counts = visual.valid.sum(-1, keepdim=True)
+    counts, place = layout.tokens[:, None], layout.patches
     side = counts.float().sqrt().round()
     if not torch.equal(side.square(), counts.float()):
         raise SpecError(f"images of {counts.flatten().tolist()} tokens are no squares; leave out aspect")
-    place = torch.arange(visual.index.shape[1], device=counts.device)
     along = torch.div(place, side.clamp(min=1), rounding_mode="floor") if aspect > 1 else place % side.clamp(min=1)
     margin = side * (1 - min(aspect, 1 / aspect)) / 2
     inside = (torch.minimum(along + 1, side - margin) - torch.maximum(along, margin)).clamp(min=0)

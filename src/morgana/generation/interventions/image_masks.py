@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from morgana.generation._packs import square
-from morgana.generation.layout import Columns
+from morgana.generation.layout import Columns, Layout
 from morgana.generation.needs import Depth, Layers, Needs, image
 from morgana.generation.view import View
 from morgana.spec import part
@@ -90,19 +90,18 @@ class NeighbourAware:
         if self.width is None:
             square(view.model, view.layout.spans, "say NeighbourAware(width=…) if their rows are of one length")
         rows, away = view.rows.clamp(max=count - 1), mask.new_zeros(())
-        for place in self.grid(visual):  # (B, V)
+        for place in self.grid(view.layout):  # (B, V)
             here = spread(place, visual, count).gather(-1, rows)
             away = torch.maximum(away, (place.to(mask.dtype)[:, None] - here[..., None]).abs_())
         far = own(view, count) & (away > self.radius)[:, None]
         return visual.put(mask, visual.take(mask).masked_fill(far, -math.inf))
 
-    def grid(self, visual: Columns) -> tuple[Tensor, Tensor]:
-        """(B, V) column and row of every visual token."""
-        counts = visual.valid.sum(-1)
+    def grid(self, layout: Layout) -> tuple[Tensor, Tensor]:
+        """(B, V) column and row of every visual token, where it stood before pruners took others out."""
+        counts, place = layout.tokens, layout.patches
         width = counts.float().sqrt().round().long() if self.width is None else torch.full_like(counts, self.width)
         if self.width is None and not torch.equal(width * width, counts):
             raise SpecError(f"images of {counts.tolist()} tokens are no squares; say NeighbourAware(width=…)")
-        place = torch.arange(visual.index.shape[1], device=counts.device).expand(len(counts), -1)
         width = width.clamp(min=1)[:, None]
         return place % width, place // width
 

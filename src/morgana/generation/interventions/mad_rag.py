@@ -57,12 +57,13 @@ def without_documents(view: View, name: str, columns: Columns) -> Tensor:
         raise SpecError("MADRAG needs a calibration pass without documents: use HF(..., interventions=(MADRAG(),))")
     theirs: Columns = getattr(reference.layout, name)
     if theirs.index.shape != columns.index.shape or not torch.equal(theirs.valid, columns.valid):
+        mend = "calibrate with the same image and question, and prune before the language model if at all"
         raise SpecError(
-            f"MADRAG: the prompt has {columns.count.flatten().tolist()} {name} tokens, its reference "
-            f"{theirs.count.flatten().tolist()}; calibrate with the same image and question"
+            f"MADRAG: layer {view.layer} has {columns.count.flatten().tolist()} {name} tokens, its reference "
+            f"{theirs.count.flatten().tolist()}; {mend}"
         )
-    mine, other = view.layout.kept, reference.layout.kept
-    if name == "visual" and mine is not None and other is not None and (mine != other)[columns.valid].any():
+    mine, other = view.layout.patches, reference.layout.patches
+    if name == "visual" and (mine != other)[columns.valid].any():
         raise SpecError(
             "MADRAG: a pruner keeps other visual tokens beside the documents than without; prune before the language "
             "model by what asks for no text (FasterVLM, MMTok)"
