@@ -12,6 +12,7 @@ ORDER = (
     *(
         "types",
         "seeds",
+        "arguments",
         "spec",
         "files",
         "weights",

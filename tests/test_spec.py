@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 import os
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 from examples import example, required
 from hypothesis import given
 from hypothesis import strategies as st
 
-from morgana.spec import DEEPEST, LONGEST, components, find, literal, parse, registry, whole
-from morgana.types import SpecError
+from morgana.arguments import flaw, resolved
+from morgana.spec import DEEPEST, LONGEST, components, find, literal, parse, part, registry, whole
+from morgana.types import Encoder, SpecError
 
 scalars = (
     st.none()
@@ -83,8 +86,13 @@ def test_arguments_of_another_kind_are_refused_or_kept_and_break_nothing(text):
 
 
 def test_a_number_where_a_part_belongs_is_said():
-    with pytest.raises(SpecError, match=r"cannot build 'InHeads\(0\)': .*; InHeads takes intervention, heads"):
+    with pytest.raises(SpecError, match=r"InHeads takes intervention of type Intervention: 0 is of type int$"):
         parse("InHeads(0)")
+
+
+def test_an_argument_that_is_missing_is_said():
+    with pytest.raises(SpecError, match=r"cannot build 'InHeads\(\)': .*; InHeads takes intervention, heads"):
+        parse("InHeads()")
 
 
 def test_parts_nest():
@@ -189,3 +197,143 @@ def test_find_gives_the_class():
 def test_a_literal_of_another_type_is_named_with_its_argument(spec, message):
     with pytest.raises(SpecError, match=message):
         parse(spec)
+
+
+@part
+class Sample:
+    """A part with an argument of every type."""
+
+    count: int = 1
+    share: float = 0.5
+    either: int | float = 1
+    name: str | None = None
+    flag: bool = False
+    pair: tuple[float, float] = (0.0, 1.0)
+    many: tuple[int, ...] = ()
+    inner: Sample | None = None
+    encoder: Encoder | None = None
+    encoders: Encoder | tuple[Encoder, ...] = ()
+    anything: Any = None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"count": "two"}, "count of type int: 'two' is of type str"),
+        ({"count": 2.5}, "count of type int: 2.5 is of type float"),
+        ({"count": None}, "count of type int: None is of type NoneType"),
+        ({"share": True}, "share of type float: True is of type bool"),
+        ({"share": math.nan}, "share of type float: nan is no number"),
+        ({"either": math.nan}, "either of type int | float: nan is no number"),
+        ({"either": (1,)}, "either of type int | float: (1,) is of type tuple"),
+        ({"name": 3}, "name of type str | None: 3 is of type int"),
+        ({"flag": 1}, "flag of type bool: 1 is of type int"),
+        ({"pair": (1.0,)}, "pair of type tuple[float, float]: (1.0,) has 1 entries, not 2"),
+        ({"pair": (1.0, "x")}, "pair of type tuple[float, float]: in (1.0, 'x'), 'x' is of type str"),
+        ({"many": 2}, "many of type tuple[int, ...]: 2 is of type int; write (2,)"),
+        ({"many": "x"}, "many of type tuple[int, ...]: 'x' is of type str"),
+        ({"many": [1, 2]}, "many of type tuple[int, ...]: [1, 2] is of type list; write (1, 2)"),
+        ({"many": (0.5,)}, "many of type tuple[int, ...]: in (0.5,), 0.5 is of type float"),
+        ({"inner": find("PGD")}, "inner of type Sample | None: PGD is a class; write PGD()"),
+        ({"encoder": 3}, "encoder of type Encoder | None: 3 is of type int"),
+        (
+            {"encoder": find("HashEncoder")},
+            "encoder of type Encoder | None: HashEncoder is a class; write HashEncoder()",
+        ),
+        ({"encoders": (3,)}, "encoders of type Encoder | tuple[Encoder, ...]: in (3,), 3 is of type int"),
+        ({"anything": find("PGD")}, "anything of type Any: PGD is a class; write PGD()"),
+    ],
+)
+def test_an_argument_of_another_type_is_named_in_python_as_in_a_spec(arguments, message):
+    with pytest.raises(SpecError) as built:
+        Sample(**arguments)
+    with pytest.raises(SpecError) as changed:
+        replace(Sample(), **arguments)
+    assert str(built.value) == str(changed.value) == f"Sample takes {message}"
+
+
+def test_what_stands_for_a_type_is_taken():
+    encoder = parse("HashEncoder()")
+    Sample(2, 1, 0.5, "x", True, (0, 1), (1, 2), Sample(), encoder, (encoder, encoder), object())
+    Sample(share=math.inf, name=Path("x"), encoder=object(), encoders=encoder, anything=int)
+
+
+def test_a_class_has_the_first_word_on_its_arguments():
+    @part
+    class Positive:
+        """Says what it wants."""
+
+        count: int = 1
+
+        def __post_init__(self) -> None:
+            if isinstance(self.count, float) or self.count < 1:
+                raise SpecError(f"{self.count} is no whole number of at least 1")
+
+    with pytest.raises(SpecError, match="no whole number"):
+        Positive(2.5)
+    with pytest.raises(SpecError, match="Positive takes count of type int: 'x' is of type str"):
+        Positive("x")
+
+
+def test_a_check_that_is_inherited_still_runs():
+    class Bounded:
+        def __post_init__(self) -> None:
+            if self.count < 1:
+                raise SpecError("at least 1")
+
+    @part
+    class Few(Bounded):
+        """Has at least one."""
+
+        count: int = 1
+
+    with pytest.raises(SpecError, match="at least 1"):
+        Few(0)
+
+
+def test_a_fault_of_a_class_is_not_hidden():
+    @part
+    class Broken:
+        """Divides by nothing."""
+
+        count: int = 0
+
+        def __post_init__(self) -> None:
+            1 / self.count
+
+    with pytest.raises(ZeroDivisionError):
+        Broken()
+
+
+def test_a_name_that_only_checkers_know_is_taken_for_anything():
+    assert resolved("Unknown | None", {}) is Any
+    assert not flaw(3, Any)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("FasterVLM", {"keep": 16, "layer": "two"}, "layer of type int: 'two'"),
+        ("FasterVLM", {"keep": 16, "layer": 0.5}, "layer of type int: 0.5"),
+        ("AdaptInfer", {"layers": 0.5}, r"layers of type tuple\[float, ...\]: 0.5 is of type float; write \(0.5,\)"),
+        ("VTCCLS", {"first": "a"}, "first of type float: 'a'"),
+        ("ZerothOrder", {"samples": 2.5}, "samples of type int: 2.5"),
+        ("CMAI", {"first": "x"}, "first of type Depth: 'x'"),
+        ("CMAI", {"quantile": "x"}, "quantile of type float: 'x'"),
+        ("CMAI", {"first": math.nan}, "first of type Depth: nan is no number"),
+        ("BAIR", {"alpha_v": "x"}, "alpha_v of type float: 'x'"),
+        ("Scaled", {"intervention": parse("CMAI()"), "factor": "x"}, "factor of type float: 'x'"),
+        ("Debiased", {"last": "x"}, "last of type float: 'x'"),
+        ("InHeads", {"intervention": 3}, "intervention of type Intervention: 3"),
+        ("InHeads", {"intervention": parse("CMAI()"), "heads": 2}, r"2 is of type int; write \(2,\)"),
+        ("InHeads", {"intervention": parse("CMAI()"), "heads": [0]}, r"\[0\] is of type list; write \(0,\)"),
+        ("InHeads", {"intervention": parse("CMAI()"), "heads": (0.5,)}, r"in \(0.5,\), 0.5 is of type float"),
+        ("InLayers", {"intervention": find("CMAI")}, r"CMAI is a class; write CMAI\(\)"),
+        ("HF", {"model": "atlas", "pruner": find("FastV")}, r"FastV is a class; write FastV\(\)"),
+        ("ClinicalContrast", {"tokens": (1,), "odds": ("x",)}, r"in \('x',\), 'x' is of type str"),
+        ("ClinicalContrast", {"expert": 3}, r"expert of type Expert \| None: 3"),
+    ],
+)
+def test_slips_that_came_late_or_in_silence_are_named(name, arguments, message):
+    with pytest.raises(SpecError, match=message):
+        find(name)(**arguments)

@@ -16,6 +16,8 @@ from functools import cache
 from types import ModuleType
 from typing import Any, TypeVar, dataclass_transform
 
+from morgana.arguments import fits as fits
+from morgana.arguments import judge, mistake
 from morgana.types import MorganaError, SpecError
 
 KINDS = {
@@ -44,7 +46,12 @@ T = TypeVar("T")
 
 @dataclass_transform(frozen_default=True)
 def part(cls: type[T]) -> type[T]:
-    """Make `cls` a frozen dataclass whose `repr` is the call that builds it, and let the registry find it."""
+    """Make `cls` a frozen dataclass whose `repr` is the call that builds it, and let the registry find it.
+
+    Arguments that are not of the types annotated raise SpecError, see `arguments`.
+    """
+    own = getattr(cls, "__post_init__", None)
+    cls.__post_init__ = lambda self: judge(self, own)  # type: ignore[attr-defined]
     made = dataclass(frozen=True, repr=False)(cls)
     made.__repr__ = spell  # type: ignore[method-assign]
     made.__morgana_part__ = True  # type: ignore[attr-defined]
@@ -162,11 +169,8 @@ def call(cls: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any], 
             raise SpecError(
                 f"{cls.__name__} has no argument {name!r}{nearest(name, known)}; it has {', '.join(known) or 'none'}"
             )
-    types = {field.name: str(field.type) for field in fields(cls)}  # type: ignore[arg-type]
-    for name, value in (*zip(known, args, strict=False), *named.items()):
-        if not fits(value, types[name]):
-            came = f"{literal(value)} is of type {type(value).__name__}{comma(value, types[name])}"
-            raise SpecError(f"{cls.__name__} takes {name} of type {types[name]}: {came}")
+    if told := mistake(cls, dict(zip(known, args, strict=False)) | named):  # type: ignore[arg-type]
+        raise SpecError(told)
     try:
         return cls(*args, **named)
     except MorganaError:
@@ -175,32 +179,6 @@ def call(cls: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any], 
         raise SpecError(
             f"cannot build {short(text)}: {error}; {cls.__name__} takes {', '.join(known) or 'nothing'}"
         ) from None
-
-
-PLAIN: dict[str, tuple[type, ...]] = {
-    "int": (int,),
-    "float": (int, float),
-    "str": (str,),
-    "bool": (bool,),
-    "None": (type(None),),
-}
-
-
-def fits(value: object, annotation: str) -> bool:
-    """False where only literals are wanted and this is none of them; parts are left to the class that takes them.
-
-    >>> fits(3, "str"), fits(3, "float | None"), fits(True, "int"), fits((1, 2), "tuple[int, ...]")
-    (False, True, False, True)
-    """
-    if annotation.startswith("tuple["):
-        return isinstance(value, tuple)
-    wanted = [PLAIN.get(name) for name in annotation.split(" | ")]
-    return any(w is None or (isinstance(value, w) and (type(value) is not bool or bool in w)) for w in wanted)
-
-
-def comma(value: object, annotation: str) -> str:
-    """How to write a tuple of one."""
-    return f"; write ({literal(value)},)" if annotation.startswith("tuple[") and annotation.endswith(", ...]") else ""
 
 
 def find(name: str) -> type[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
 from examples import example
@@ -53,6 +53,21 @@ class TestPart:
 
     def test_inherits_from_nothing_concrete(self, cls):
         assert [base for base in cls.__mro__[1:-1] if not getattr(base, "_is_protocol", False)] == []
+
+    def test_says_of_every_argument_what_type_it_has(self, cls):
+        from typing import Any
+
+        from morgana.arguments import annotated
+
+        assert [name for name, (wanted, spelled) in annotated(cls).items() if wanted is Any and spelled != "Any"] == []
+
+    def test_refuses_a_class_for_every_argument(self, cls):
+        from morgana.types import SpecError
+
+        for field in fields(cls):
+            if field.init:
+                with pytest.raises(SpecError):
+                    replace(example(cls), **{field.name: cls})
 
     def test_refuses_an_argument_that_it_does_not_have(self, cls):
         from morgana.types import SpecError

@@ -94,6 +94,15 @@ class TestPruner:
         (first, last), *_ = kept.spans[0].image
         assert len(kept.images(DEPTH - 1)[0][0]) < last - first
 
+    def test_under_autocast_it_keeps_as_many(self, model, name):
+        _, plain = model.passed(made(name, 0.4), model.prompt)
+        with torch.autocast("cpu", torch.bfloat16):
+            logits, kept = model.passed(made(name, 0.4), model.prompt)
+        assert logits.isfinite().all()
+        for layer in range(DEPTH):
+            for row, wanted in zip(kept.images(layer), plain.images(layer), strict=True):
+                assert [len(found) for found in row] == [len(found) for found in wanted]
+
     def test_a_later_token_never_moves_an_earlier_logit(self, model, name):
         ids = model.forced.inputs["input_ids"].clone()
         ids[:, -1] = ids[:, -1] % 200 + 20

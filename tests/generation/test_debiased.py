@@ -6,6 +6,7 @@ import pytest
 import torch
 from sights import EYES, N, prompt
 
+from morgana.generation.interventions.cmai import CMAI
 from morgana.generation.pruner import Narrowing, Scored, Sharing
 from morgana.generation.pruning.debiased import Debiased
 from morgana.generation.pruning.fastervlm import FasterVLM
@@ -93,6 +94,12 @@ def test_a_lean_that_is_known_is_undone():
         found.key[..., 3, 0] += 1 / found.scaling  # place 2
     assert FasterVLM().choose(sight, 1).index.tolist() == [N - 1]
     assert Debiased(FasterVLM(), last=float(torch.tensor(-3.0).exp())).choose(sight, 1).index.tolist() == [2]
+
+
+@pytest.mark.parametrize("other", [3, CMAI(), (FasterVLM(), FlowCut()), FasterVLM], ids=repr)
+def test_what_is_no_pruner_is_refused(other):
+    with pytest.raises(SpecError, match="pruner"):
+        Debiased(other)
 
 
 def test_it_shares_and_narrows_in_a_model(families):

@@ -1,7 +1,7 @@
 """Each method against its equation, written again in plain Python on float64 rows."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import pytest
 import torch
@@ -9,6 +9,7 @@ import torch
 from morgana.generation._parts import shared
 from morgana.generation._products import masks
 from morgana.generation.interventions.aif import AIF
+from morgana.generation.interventions.bair import BAIR
 from morgana.generation.interventions.cmai import CMAI, Gazes
 from morgana.generation.interventions.contrastive import ClinicalContrast, VisualContrast, noised, plausible
 from morgana.generation.interventions.debiased_attention import DebiasedAttention, padded
@@ -21,7 +22,7 @@ from morgana.generation.interventions.position_scaling import PositionScaling
 from morgana.generation.interventions.var import VAR
 from morgana.generation.interventions.wrappers import InHeads, InLayers, Scaled
 from morgana.generation.layout import Columns, Layout
-from morgana.generation.needs import Layers
+from morgana.generation.needs import Layers, Needs
 from morgana.generation.prompts import Spans
 from morgana.generation.view import Reference, View
 from morgana.types import SpecError
@@ -488,3 +489,58 @@ def test_positions_are_divided_by_ratios_that_rise_as_awareness_falls():
         groups = [aware[0] + aware[1], aware[2] + aware[3]]  # heads that share keys
         assert groups[0] != groups[1]
         assert ratios[i].tolist() == pytest.approx([1.2, 1.8] if groups[0] > groups[1] else [1.8, 1.2])
+
+
+def test_a_layer_before_the_first_is_refused():
+    assert CMAI(first=-4).needs.layers.of(4) == range(4)
+    for part, number in ((InLayers(CMAI(), -100), -100), (CMAI(first=-9), -9), (CMAI(stop=-5), -5)):
+        with pytest.raises(SpecError, match=f"layer {number} of a model of 4; a negative number .* to -4"):
+            part.needs.layers.of(4)
+
+
+@pytest.mark.parametrize(
+    ("cls", "arguments"),
+    [
+        (VAR, {"tau": -1.0}),
+        (VAR, {"rho": 5.0}),
+        (VAR, {"mass": -0.1}),
+        (VAR, {"dims": (-1,)}),
+        (PositionScaling, {"peak": -1.0}),
+        (PositionScaling, {"high": math.inf}),
+        (FlexAC, {"alpha": math.inf, "vectors": "x"}),
+        (VisualContrast, {"alpha": math.inf}),
+        (ClinicalContrast, {"alpha": math.inf}),
+        (ClinicalContrast, {"odds": (math.nan,), "tokens": (1,)}),
+    ],
+)
+def test_settings_without_sense_are_refused(cls, arguments):
+    with pytest.raises(SpecError, match=next(iter(arguments))):
+        cls(**arguments)
+
+
+@pytest.mark.parametrize(
+    "part", [AIF(), BAIR(), CMAI(), ClinicalContrast(), DropHeads(), DropLayers(), FlexAC("x"), GIFT(), VAR()], ids=repr
+)
+def test_no_number_is_refused_wherever_a_number_goes(part):
+    for name in (f.name for f in fields(part) if isinstance(getattr(part, f.name), int | float)):
+        with pytest.raises(SpecError):
+            replace(part, **{name: math.nan})
+
+
+@pytest.mark.parametrize("token", [999_999, 7, -1])
+def test_a_token_outside_the_vocabulary_is_refused(token):
+    with pytest.raises(SpecError, match=f"token {token} is none of the model's vocabulary of 7; give 0 to 6"):
+        ClinicalContrast((token,), (1.0,)).edit(torch.zeros(1, 1, 7), view())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"at": "keys"}, "at='keys'; it must be one of scores, weights, shares"),
+        ({"calibration": "barre"}, "calibration='barre'; it must be one of none, bare, whole"),
+        ({"at": "weights", "parts": lambda view: None}, "parts with at='weights'; only shares have parts"),
+    ],
+)
+def test_needs_that_the_seam_does_not_know_are_refused(arguments, message):
+    with pytest.raises(SpecError, match=message):
+        Needs(**arguments)

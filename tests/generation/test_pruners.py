@@ -1,16 +1,20 @@
 """What every pruner owes, on a tiny LLaVA and a tiny Qwen2-VL."""
 
+import re
 from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from morgana.generation.generators.hf import HF
+from morgana.generation.interventions.cmai import CMAI
 from morgana.generation.plan import Kept
 from morgana.generation.prompts import Prompt, Spans
-from morgana.generation.pruner import Scored, budget
+from morgana.generation.pruner import BEFORE, Choice, Scored, Stage, Watched, at, budget, top
 from morgana.generation.pruning.debiased import Debiased
 from morgana.generation.pruning.fastervlm import FasterVLM
+from morgana.generation.pruning.fastv import FastV
 from morgana.generation.shortening import pruning
 from morgana.spec import components
 from morgana.types import Query, SpecError
@@ -154,3 +158,174 @@ def test_equal_budgets_cost_equal_cache(tiny_llava_folder, batch):
 
 def test_a_share_is_of_each_image():
     assert [budget(keep, 144) for keep in (1.0, 0.5, 0.25, 0.11, 0.05, 16, 200)] == [144, 72, 36, 16, 7, 16, 144]
+
+
+BLIND = Watched()
+
+
+class Own:
+    """The longest embeddings, unless something else is said; nothing of it is checked when it is built."""
+
+    def __init__(self, keep=5, stages=BEFORE, watched=BLIND, choice=None):
+        self.keep, self.given, self.read, self.choice = keep, stages, watched, choice
+
+    def __repr__(self):
+        return "Own"
+
+    def stages(self, depth):
+        return self.given
+
+    def watched(self, depth, eyes):
+        return self.read
+
+    def choose(self, sight, count):
+        return self.choice(sight) if self.choice else top(sight.states.norm(dim=-1), count)
+
+
+WRONG = {
+    "a count that is none": (Own(3.5), "Own: keep=3.5 is neither a count"),
+    "a whole float": (Own(3.0), "Own: keep=3.0 is neither a count"),
+    "no keep": (Own(None), "Own: keep=None is neither a count"),
+    "half of it": (Own(stages=(Stage(0, 0.5),)), r"Own has \[0.5\] of what goes"),
+    "falling": (Own(stages=(Stage(0, 0.8), Stage(1, 0.5), Stage(2, 1.0))), "let them rise to 1"),
+    "never": (Own(stages=()), "let them rise to 1"),
+    "a bare stage": (Own(stages=Stage(0, 1.0)), "give a tuple of them"),
+    "a named layer": (Own(stages=(Stage("two", 1.0),)), "give a tuple of them"),
+    "a layer too far": (Own(watched=Watched(text=(9,))), "Own watches layer 9 of a model of 3"),
+    "a change too far": (Own(watched=Watched(moves=(-1,))), "Own watches layer -1 of a model of 3"),
+    "a bare layer": (Own(watched=Watched(text=1)), "Watched of tuples"),
+    "nothing watched": (Own(watched=None), "Own watches None"),
+    "floats": (Own(choice=lambda s: Choice(torch.arange(5.0))), r"index is a tensor \(5,\) of float32"),
+    "a list": (Own(choice=lambda s: Choice([1, 2])), "index is a list"),
+    "a table": (Own(choice=lambda s: Choice(torch.arange(4)[None])), r"index is a tensor \(1, 4\)"),
+    "a mask": (Own(choice=lambda s: Choice(s.places > 12)), "of bool, not integers"),
+    "a bare tensor": (Own(choice=lambda s: torch.arange(4)), "Own made a tensor .*, not a Choice"),
+    "no choice": (Own(choice=lambda s: None), "Own made a NoneType, not a Choice"),
+    "narrow states": (Own(choice=lambda s: Choice(torch.arange(4), s.states[:4, :3])), r"states are a tensor \(4, 3\)"),
+    "too few states": (Own(choice=lambda s: Choice(torch.arange(4), s.states[:2])), r"not \(4, "),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_a_pruner_of_ones_own_does_wrong_is_named(tiny_llava_folder, batch, case):
+    pruner, message = WRONG[case]
+    with pytest.raises(SpecError, match=message):
+        passed(HF(str(tiny_llava_folder), pruner=pruner), batch)
+
+
+@pytest.mark.parametrize("shared", [None, (5,), (11, -1), (5.0, 5.0), (1, 2)], ids=str)
+def test_a_budget_that_is_divided_wrongly_is_named(tiny_llava_folder, pixels, shared):
+    network, prompt, pruner = HF(str(tiny_llava_folder)).network, two_images(pixels), Own()
+    pruner.share = lambda sights, counts: shared
+    with pytest.raises(SpecError, match="Own shared"), pruning(network, (pruner,), prompt.spans):
+        network(**prompt.inputs)
+
+
+@pytest.mark.parametrize(
+    ("pruners", "message"),
+    [
+        (FasterVLM(3), "no tuple of pruners"),
+        ((FastV,), "no pruner; give one that is built"),
+        ((CMAI(),), "CMAI.* is no pruner"),
+    ],
+    ids=repr,
+)
+def test_pruning_says_what_it_takes(tiny_llava_folder, batch, pruners, message):
+    generator = HF(str(tiny_llava_folder))
+    spans = generator.write(*batch).spans
+    with pytest.raises(SpecError, match=message), pruning(generator.network, pruners, spans):
+        pass
+
+
+def test_what_stayed_is_told_of_layers_that_there_are_and_after_a_pass(tiny_llava_folder, batch):
+    generator = HF(str(tiny_llava_folder), pruner=FastV(5, layer=1))
+    prompt = generator.write(*batch)
+    with torch.no_grad(), pruning(generator.network, generator.pruners, prompt.spans) as kept:
+        with pytest.raises(SpecError, match="has not seen the prompts"):
+            kept.images(2)
+        generator.network(**prompt.inputs)
+        assert len(kept.images(2)[0][0]) == 5
+    for layer in (-1, 3):
+        with pytest.raises(SpecError, match=f"layer {layer} of a model of 3 layers"):
+            kept.images(layer)
+
+
+def test_a_pruner_chooses_in_full_precision_under_autocast(tiny_llava_folder, batch):
+    seen = []
+
+    def choice(sight):
+        seen.append((sight.states @ sight.states.T).dtype)
+        return Choice(torch.arange(5))
+
+    with torch.autocast("cpu", torch.bfloat16):
+        passed(HF(str(tiny_llava_folder), pruner=Own(choice=choice)), batch)
+        assert torch.is_autocast_enabled("cpu")
+    assert set(seen) == {torch.float32}
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("AIMPrune", {"first": 0.9, "last": 0.2}),
+        ("AIMPrune", {"first": 3, "last": 1}),
+        *(("AIMPrune", {"heat": heat}) for heat in (0.0, -1.0, NAN)),
+        ("AIMPrune", {"steps": -3}),
+        ("AdaptInfer", {"done": (0.9, 0.6, 1.0)}),
+        ("SEATS", {"late": 0.0}),
+        ("GlobalCom", {"heat": NAN}),
+        ("Recoverable", {"seen": NAN}),
+        ("Recoverable", {"recovered": NAN}),
+        ("ZerothOrder", {"step": NAN}),
+        *(("ToDRELate", {"tau": tau}) for tau in (-1.0, NAN)),
+        *(
+            (name, {weight: value})
+            for name, weight in (
+                ("CATP", "weight"),
+                ("CATPLate", "weight"),
+                ("Turbo", "alpha"),
+                ("VFlowOpt", "weight"),
+                ("MMTok", "alpha"),
+            )
+            for value in (-1.0, NAN, float("inf"))
+        ),
+    ],
+    ids=str,
+)
+def test_a_setting_that_can_mean_nothing_is_refused(name, settings):
+    with pytest.raises(SpecError, match="|".join(settings)):
+        NAMES[name](16, **settings)
+
+
+@pytest.mark.parametrize(
+    "pruner",
+    [
+        NAMES["AIMPrune"](16, first=20, last=0.5),
+        NAMES["SEATS"](16, late=16),
+        FastV(16, layer=-0.5),
+    ],
+    ids=repr,
+)
+def test_layers_in_an_order_that_cannot_be_are_refused_where_the_depth_is_known(pruner):
+    with pytest.raises(SpecError, match="layer"):
+        pruner.stages(32)
+    with pytest.raises(SpecError, match="no share of the depth"):
+        at(NAN, 32)
+
+
+GUIDE = Path(__file__).resolve().parents[2] / "docs/pruning.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), flags=re.S)
+
+
+@pytest.mark.parametrize("number", range(len(BLOCKS)))
+def test_the_examples_run_as_they_stand(number, tiny_llava_folder, batch):
+    """With the bundled model's name for a tiny random one."""
+    made = {"__name__": "example"}
+    code = BLOCKS[number].replace('"atlas"', repr(str(tiny_llava_folder))).replace("224", "32")
+    exec(compile(code, f"{GUIDE.name}, block {number}", "exec"), made)
+    if "Loudest" in made:
+        _, made["kept"] = passed(HF(str(tiny_llava_folder), pruner=made["Loudest"](4)), batch)
+    if "kept" in made:
+        assert [len(found) for found in made["kept"].images(2)[0]] == [4]

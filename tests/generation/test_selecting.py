@@ -127,6 +127,14 @@ def test_duplicates_collapse(name):
     assert (cosine(found, kinds[::4]).amax(1) > 0.999).all()
 
 
+def test_cosines_are_of_full_precision_under_autocast():
+    states = rand(6, 9).float()
+    wanted = cosine(states)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(cosine(states), wanted)
+        assert farthest_first(cosine(states), 3, 0).tolist() == farthest_first(wanted, 3, 0).tolist()
+
+
 def test_relevance_alone_is_top_k_and_diversity_alone_is_farthest_first():
     for _ in range(20):
         importance, similarity = rand(12).sigmoid(), cosine(rand(12, 5))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,7 +41,8 @@ class Scene:
             groups = self.groups(b, image, states[b], index[b], act)
             image += len(spans.image)
             sights = tuple(sight for group in groups for sight in group)
-            choices = [choice for group in groups for choice in self.choices(act, group)]
+            with torch.autocast(states.device.type, enabled=False):  # whoever runs the model in bf16 ranks in float32
+                choices = [choice for group in groups for choice in self.choices(act, group)]
             row, stays = taken_out(states[b], index[b], sights, choices)
             rows.append(row[stays])
             places.append(index[b][stays])
@@ -56,10 +58,11 @@ class Scene:
             return [None] * len(sights)
         if isinstance(act.pruner, Sharing) and len(counts) > 1:
             shared = act.pruner.share(sights, counts)
-            if sum(shared) != sum(counts) or any(n > len(s.tokens) for n, s in zip(shared, sights, strict=True)):
+            most = [len(s.tokens) for s in sights]
+            if not divides(shared, sum(counts), most):
                 raise SpecError(
-                    f"{act.pruner!r} shared {counts} among images of {[len(s.tokens) for s in sights]} "
-                    f"tokens as {shared}"
+                    f"{act.pruner!r} shared {counts} among images of {most} tokens as {shared}; give as many counts, "
+                    "of the same sum, none above its image's tokens"
                 )
             counts = shared
         return [ask(act, sight, count) for sight, count in zip(sights, counts, strict=True)]
@@ -121,11 +124,38 @@ def ask(act: Act, sight: Sight, count: int) -> Choice | None:
     if not count:
         return Choice(sight.tokens[:0])
     choice = act.pruner.choose(sight, count)
+    if strange := misshapen(choice, sight.states.shape[1]):
+        raise SpecError(f"{act.pruner!r} made {strange}; return Choice(index), or Choice(index, states), of tensors")
     index = choice.index
     inside = not len(index) or (int(index[0]) >= 0 and int(index[-1]) < size)
     if len(index) > count or not inside or not bool((index.diff() > 0).all()):
         raise SpecError(f"{act.pruner!r} chose {index.tolist()} of {size} tokens with a budget of {count}")
     return choice
+
+
+def divides(shared: object, total: int, most: list[int]) -> bool:
+    """Whether these are whole numbers of this sum, one for each image and none above its tokens."""
+    if not isinstance(shared, Sequence) or len(shared) != len(most) or not all(isinstance(n, int) for n in shared):
+        return False
+    return sum(shared) == total and all(0 <= n <= m for n, m in zip(shared, most, strict=True))
+
+
+def misshapen(choice: object, width: int) -> str:
+    """What is wrong with the form of a choice among states of this width; nothing if nothing is."""
+    if not isinstance(choice, Choice):
+        return f"{form(choice)}, not a Choice"
+    index, states = choice.index, choice.states
+    if not isinstance(index, Tensor) or index.ndim != 1 or index.dtype not in (torch.int64, torch.int32):
+        return f"a Choice whose index is {form(index)}, not integers (k,)"
+    fits = states is None or (isinstance(states, Tensor) and tuple(states.shape) == (len(index), width))
+    return "" if fits else f"a Choice whose states are {form(states)}, not ({len(index)}, {width})"
+
+
+def form(value: object) -> str:
+    """What stands where a tensor was wanted, in a few words."""
+    if not isinstance(value, Tensor):
+        return f"a {type(value).__name__}"
+    return f"a tensor {tuple(value.shape)} of {str(value.dtype).removeprefix('torch.')}"
 
 
 def taken_out(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from torch import Tensor
 
@@ -79,7 +79,9 @@ def numbered(depth: Depth, count: int) -> int:
         if not 0 <= depth <= 1:
             raise SpecError(f"a depth of {depth}; a float is a share of the layers in [0, 1], an int a layer's number")
         return int(depth * count + 1e-9)
-    return max(0, depth + count) if depth < 0 else depth
+    if depth < -count:
+        raise SpecError(f"layer {depth} of a model of {count}; a negative number counts from the end, to -{count}")
+    return depth + count if depth < 0 else depth
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,8 @@ class Needs:
         `view.calibrating` set, and what it puts into `view.memory` is there in the passes that follow.
     hidden: `view.hidden` holds what the layer was given.
     steady: a mask's edit is the same in every layer, so that each pass asks for it once.
-    parts: for shares, (B, 1, P, N) which keys belong to which part, as truth values; every key to one. None: there is
-        nothing to edit in this layer.
+    parts: for shares, (B, 1, P, N) which keys belong to which part, as truth values; every key to one. It gives None
+        where there is nothing to edit in this layer. Without it, each key is a part of its own: shares are weights.
     """
 
     rows: RowSet = last
@@ -103,3 +105,10 @@ class Needs:
     hidden: bool = False
     steady: bool = False
     parts: Callable[[View], Tensor | None] | None = None
+
+    def __post_init__(self) -> None:
+        for name, given, known in (("at", self.at, Place), ("calibration", self.calibration, Calibration)):
+            if given not in get_args(known):
+                raise SpecError(f"Needs has {name}={given!r}; it must be one of {', '.join(get_args(known))}")
+        if self.parts and self.at != "shares":
+            raise SpecError(f"Needs has parts with at={self.at!r}; only shares have parts: give at='shares'")

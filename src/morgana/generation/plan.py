@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from morgana.generation.prompts import Spans
-from morgana.generation.pruner import Pruner, Watched, budget
+from morgana.generation.pruner import Pruner, Watched, budget, checked, known
 from morgana.types import SpecError
 
 
@@ -43,7 +44,14 @@ class Kept:
         return self.index[max(first for first in self.index if first <= layer)]
 
     def images(self, layer: int) -> list[list[Tensor]]:
-        """By prompt and image: which of the image's visual tokens `layer` works on, (k,) counted from its first."""
+        """By prompt and image: which of the image's visual tokens `layer` works on, (k,) counted from its first.
+
+        SpecError for a layer that the model does not have, and before it has seen the prompts.
+        """
+        if layer not in range(self.depth):
+            raise SpecError(f"layer {layer} of a model of {self.depth} layers; give 0 to {self.depth - 1}")
+        if not self.fired and not self.idle:
+            raise SpecError("the model has not seen the prompts yet, so nothing is chosen; ask after its pass")
         return [
             [row[(row >= first) & (row < last)] - first for first, last in spans.image]
             for row, spans in zip(self.at(layer), self.spans, strict=True)
@@ -64,12 +72,45 @@ class Kept:
 
 
 def acts(pruners: Sequence[Pruner], depth: int) -> list[Act]:
-    found = [Act(*stage, pruner, i) for pruner in pruners for i, stage in enumerate(pruner.stages(depth))]
+    """Every stage of every pruner, in order. SpecError for what cannot be one of them."""
+    if not isinstance(pruners, Sequence):
+        raise SpecError(f"{pruners!r} is no tuple of pruners; for one of them write (FastV(0.25),)")
+    found = [act for pruner in pruners for act in own(known(pruner), depth)]
     if sorted(found, key=lambda act: act.layer) != found:
         raise SpecError(f"{tuple(pruners)} prune before layers {[a.layer for a in found]}; put the earlier first")
     if strange := [act for act in found if not 0 <= act.layer < depth]:
         raise SpecError(f"{strange[0].pruner!r} prunes before layer {strange[0].layer} of a model of {depth} layers")
     return found
+
+
+def own(pruner: Pruner, depth: int) -> list[Act]:
+    """The stages of one pruner. SpecError unless it ends at a budget, and reads layers that the model has."""
+    try:
+        checked(pruner.keep)
+    except SpecError as error:
+        raise SpecError(f"{pruner!r}: {error}") from None
+    stages = pruner.stages(depth)
+    if not isinstance(stages, Sequence) or not all(staged(stage) for stage in stages):
+        raise SpecError(f"{pruner!r} has the stages {stages!r}; give a tuple of them, such as (Stage(2, 1.0),)")
+    done = (0.0, *(share for _, share in stages))
+    if not all(before <= after for before, after in pairwise(done)) or not done[-1] >= 1:
+        raise SpecError(
+            f"{pruner!r} has {list(done[1:])} of what goes gone by its stages; let them rise to 1 at the last, where "
+            "`keep` are left"
+        )
+    read = pruner.watched(depth, depth)
+    if not isinstance(read, Watched) or not all(isinstance(layers, tuple) for layers in read[:3]):
+        raise SpecError(f"{pruner!r} watches {read!r}; give a Watched of tuples of layers, such as Watched(text=(1,))")
+    if strange := [layer for layer in (*read.text, *read.moves) if layer not in range(depth)]:
+        raise SpecError(f"{pruner!r} watches layer {strange[0]} of a model of {depth} layers; give 0 to {depth - 1}")
+    return [Act(*stage, pruner, i) for i, stage in enumerate(stages)]
+
+
+def staged(stage: object) -> bool:
+    """Whether it is a layer and a share."""
+    if not isinstance(stage, tuple) or len(stage) != 2:
+        return False
+    return isinstance(stage[0], int) and isinstance(stage[1], int | float)
 
 
 def union(asked: Sequence[Watched]) -> Watched:

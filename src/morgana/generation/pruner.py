@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -108,6 +109,30 @@ def checked(keep: Keep) -> None:
         raise SpecError(f"keep={keep!r} is neither a count (an int of at least 0) nor a share (a float in (0, 1])")
 
 
+def known(pruner: object) -> Pruner:
+    """The pruner itself. SpecError for whatever else stands in its place, its class too."""
+    if isinstance(pruner, type) or not isinstance(pruner, Pruner):
+        raise SpecError(
+            f"{pruner!r} is no pruner; give one that is built, such as FastV(0.25) (`morgana list pruner` shows "
+            "those there are)"
+        )
+    return pruner
+
+
+def weights(**given: float) -> None:
+    """SpecError unless each is finite and at least 0."""
+    for name, value in given.items():
+        if not 0 <= value < math.inf:
+            raise SpecError(f"{name}={value} is no weight; give a finite number of at least 0")
+
+
+def heats(**given: float) -> None:
+    """SpecError unless each is finite and above 0."""
+    for name, value in given.items():
+        if not 0 < value < math.inf:
+            raise SpecError(f"{name}={value} divides; give a finite number above 0")
+
+
 def budget(keep: Keep, tokens: int) -> int:
     """Tokens that may stay of an image's: a share is rounded, to at least one.
 
@@ -118,11 +143,13 @@ def budget(keep: Keep, tokens: int) -> int:
 
 
 def at(layer: int | float, depth: int) -> int:
-    """A layer of the language model: an int as it is, a float as a share of the depth, never before the first.
+    """A layer of the language model: an int as it is, a float in [0, 1) as a share of the depth; from 1 on.
 
     >>> at(2, 32), at(0.25, 32), at(0.25, 3)
     (2, 8, 1)
     """
+    if isinstance(layer, float) and not 0 <= layer < 1:
+        raise SpecError(f"layer {layer} is no share of the depth in [0, 1); an int counts layers")
     found = layer if isinstance(layer, int) else max(1, int(layer * depth))
     if not 0 < found < depth:
         raise SpecError(f"layer {layer} is not inside a language model of {depth} layers; give 1 to {depth - 1}")

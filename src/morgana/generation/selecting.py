@@ -35,7 +35,8 @@ def cosine(left: Tensor, right: Tensor | None = None) -> Tensor:
         for x in (left, right)
         if x is not None
     ]
-    return unit[0] @ unit[-1].T
+    with torch.autocast(left.device.type, enabled=False):
+        return unit[0] @ unit[-1].T
 
 
 def farthest_first(similarity: Tensor, count: int, first: int) -> Tensor:

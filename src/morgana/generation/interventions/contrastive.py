@@ -33,8 +33,8 @@ class VisualContrast:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.alpha < 0 or not 0 <= self.beta <= 1 or not 0 <= self.step < STEPS:
-            raise SpecError(f"{self!r}: wanted alpha >= 0, beta in [0, 1] and a step below {STEPS}")
+        if not (0 <= self.alpha < math.inf and 0 <= self.beta <= 1 and 0 <= self.step < STEPS):
+            raise SpecError(f"{self!r}: wanted a finite alpha >= 0, beta in [0, 1] and a step below {STEPS}")
 
     @property
     def needs(self) -> Needs:
@@ -76,8 +76,8 @@ class ClinicalContrast:
     bound: float = math.log(10)
 
     def __post_init__(self) -> None:
-        if self.alpha < 0 or not 0 <= self.beta <= 1 or self.bound < 0:
-            raise SpecError(f"{self!r}: wanted alpha >= 0, beta in [0, 1] and a bound of at least 0")
+        if not (0 <= self.alpha < math.inf and 0 <= self.beta <= 1 and self.bound >= 0):
+            raise SpecError(f"{self!r}: wanted a finite alpha >= 0, beta in [0, 1] and a bound of at least 0")
         if len(self.tokens) != len(self.odds):
             raise SpecError(f"{len(self.tokens)} tokens and {len(self.odds)} odds; give as many")
 
@@ -94,7 +94,10 @@ class ClinicalContrast:
 
     def opinion(self, logits: Tensor) -> Tensor:
         """(V,) the fixed odds."""
-        made = logits.new_zeros(logits.shape[-1])
+        size = logits.shape[-1]
+        if strange := [token for token in self.tokens if not 0 <= token < size]:
+            raise SpecError(f"token {strange[0]} is none of the model's vocabulary of {size}; give 0 to {size - 1}")
+        made = logits.new_zeros(size)
         made[list(self.tokens)] = torch.tensor(self.odds, dtype=made.dtype, device=made.device)
         return made
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +31,10 @@ class FlexAC:
     alpha: float = -0.1
     first: Depth = 0.25
     stop: Depth | None = 0.75
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.alpha):
+            raise SpecError(f"FlexAC's alpha is {self.alpha}; it must be a finite number")
 
     @property
     def needs(self) -> Needs:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -30,8 +32,8 @@ class PositionScaling:
     stop: Depth | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.low <= self.high:
-            raise SpecError(f"{self!r}: wanted 0 < low <= high")
+        if not (0 < self.low <= self.high < math.inf and self.peak >= 0):
+            raise SpecError(f"{self!r}: wanted finite 0 < low <= high, and a peak of at least 0")
 
     @property
     def needs(self) -> Needs:

@@ -31,8 +31,12 @@ class VAR:
     stop: Depth | None = -1
 
     def __post_init__(self) -> None:
-        if not 0 <= self.keep <= 1:
-            raise SpecError(f"VAR's keep is {self.keep}; it must lie in [0, 1]")
+        for name in ("keep", "rho", "mass"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise SpecError(f"VAR's {name} is {value}; it must lie in [0, 1]")
+        if not self.tau >= 0 or any(i < 0 for i in self.dims):
+            raise SpecError(f"{self!r}: wanted a tau of at least 0, and dims that count from 0")
 
     @property
     def needs(self) -> Needs:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from torch import Tensor
 
 from morgana.generation.pruner import Choice, Keep, Stage, Watched, asked, at, checked, top
@@ -26,8 +28,9 @@ class AdaptInfer:
 
     def __post_init__(self) -> None:
         checked(self.keep)
-        if len(self.layers) != len(self.done) or not self.done or self.done[-1] != 1:
-            raise SpecError(f"layers={self.layers} and done={self.done} must be as long, and done must end in 1")
+        rising = all(before <= after for before, after in pairwise((0.0, *self.done)))
+        if len(self.layers) != len(self.done) or not self.done or not rising or self.done[-1] != 1:
+            raise SpecError(f"layers={self.layers} and done={self.done} must be as long, and done must rise to 1")
 
     def stages(self, depth: int) -> tuple[Stage, ...]:
         return tuple(Stage(at(layer, depth), done) for layer, done in zip(self.layers, self.done, strict=True))

@@ -7,9 +7,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from morgana.generation.pruner import Choice, Keep, Stage, Watched, at, checked, top
+from morgana.generation.pruner import Choice, Keep, Stage, Watched, at, checked, heats, top
 from morgana.generation.sight import Sight
 from morgana.spec import part
+from morgana.types import SpecError
 
 
 @part
@@ -30,9 +31,16 @@ class AIMPrune:
 
     def __post_init__(self) -> None:
         checked(self.keep)
+        heats(heat=self.heat)
+        if self.steps < 1:
+            raise SpecError(f"steps={self.steps} must be at least 1")
+        if type(self.first) is type(self.last) and not self.first <= self.last:
+            raise SpecError(f"first={self.first} comes behind last={self.last}; give the earlier layer first")
 
     def stages(self, depth: int) -> tuple[Stage, ...]:
-        a, z = at(self.first, depth), max(at(self.first, depth), at(self.last, depth))
+        a, z = at(self.first, depth), at(self.last, depth)
+        if a > z:
+            raise SpecError(f"first={self.first} is layer {a} of {depth}, behind last={self.last}, which is layer {z}")
         return tuple(Stage(i, (i - a + 1) / (z - a + 1)) for i in range(a, z + 1))
 
     def watched(self, depth: int, eyes: int) -> Watched:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from morgana.generation.pruner import BEFORE, Choice, Keep, Stage, Watched, asked, checked
+from morgana.generation.pruner import BEFORE, Choice, Keep, Stage, Watched, asked, checked, weights
 from morgana.generation.selecting import cosine, cover
 from morgana.generation.sight import Sight
 from morgana.spec import part
@@ -25,6 +25,7 @@ class CATP:
 
     def __post_init__(self) -> None:
         checked(self.keep)
+        weights(weight=self.weight)
 
     def stages(self, depth: int) -> tuple[Stage, ...]:
         return BEFORE

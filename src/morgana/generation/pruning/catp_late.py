@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from morgana.generation.pruner import Choice, Keep, Stage, Watched, asked, at, checked, top
+from morgana.generation.pruner import Choice, Keep, Stage, Watched, asked, at, checked, top, weights
 from morgana.generation.selecting import cosine
 from morgana.generation.sharing import together
 from morgana.generation.sight import Sight
@@ -27,6 +27,7 @@ class CATPLate:
 
     def __post_init__(self) -> None:
         checked(self.keep)
+        weights(weight=self.weight)
 
     def stages(self, depth: int) -> tuple[Stage, ...]:
         return (Stage(max(2, at(self.layer, depth) + 1), 1.0),)

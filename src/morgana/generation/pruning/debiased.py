@@ -7,7 +7,18 @@ from copy import copy
 import torch
 from torch import Tensor
 
-from morgana.generation.pruner import Choice, Conditional, Keep, Narrowing, Pruner, Scored, Sharing, Stage, Watched
+from morgana.generation.pruner import (
+    Choice,
+    Conditional,
+    Keep,
+    Narrowing,
+    Pruner,
+    Scored,
+    Sharing,
+    Stage,
+    Watched,
+    known,
+)
 from morgana.generation.pruning.fastv import FastV
 from morgana.generation.sight import Sight
 from morgana.spec import part
@@ -30,7 +41,7 @@ class Debiased:
     last: float = 0.36
 
     def __post_init__(self) -> None:
-        read = self.pruner.watched(DEEP, DEEP)
+        read = known(self.pruner).watched(DEEP, DEEP)
         if not isinstance(self.pruner, Scored) or not (read.vision or read.text):
             raise SpecError(
                 f"{self.pruner!r} ranks by no score of attention, so there is nothing to debias; use one that does "

@@ -7,7 +7,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from morgana.generation.pruner import BEFORE, Choice, Keep, Stage, Watched, checked, top
+from morgana.generation.pruner import BEFORE, Choice, Keep, Stage, Watched, checked, heats, top
 from morgana.generation.sharing import fair, tiles, window
 from morgana.generation.sight import Sight
 from morgana.spec import part
@@ -32,8 +32,9 @@ class GlobalCom:
 
     def __post_init__(self) -> None:
         checked(self.keep)
-        if not 0 <= self.alpha <= 1 or self.heat <= 0:
-            raise SpecError(f"alpha={self.alpha} is not in [0, 1], or heat={self.heat} not above 0")
+        heats(heat=self.heat)
+        if not 0 <= self.alpha <= 1:
+            raise SpecError(f"alpha={self.alpha} is not in [0, 1]")
 
     def stages(self, depth: int) -> tuple[Stage, ...]:
         return BEFORE

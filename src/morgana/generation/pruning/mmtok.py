@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from morgana.generation.pruner import BEFORE, Choice, Keep, Stage, Watched, asked, checked
+from morgana.generation.pruner import BEFORE, Choice, Keep, Stage, Watched, asked, checked, heats, weights
 from morgana.generation.selecting import cosine, cover
 from morgana.generation.sight import Sight
 from morgana.spec import part
-from morgana.types import SpecError
 
 
 @part
@@ -28,8 +27,8 @@ class MMTok:
 
     def __post_init__(self) -> None:
         checked(self.keep)
-        if self.alpha < 0 or self.text_heat <= 0 or self.image_heat <= 0:
-            raise SpecError(f"{self!r}: alpha is at least 0, and both heats are above 0")
+        weights(alpha=self.alpha)
+        heats(text_heat=self.text_heat, image_heat=self.image_heat)
 
     def stages(self, depth: int) -> tuple[Stage, ...]:
         return BEFORE

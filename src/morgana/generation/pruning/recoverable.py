@@ -33,7 +33,7 @@ class Recoverable:
 
     def __post_init__(self) -> None:
         checked(self.keep)
-        if self.seen < 0 or self.recovered < 0 or self.seen + self.recovered > 1:
+        if not (self.seen >= 0 and self.recovered >= 0 and self.seen + self.recovered <= 1):
             raise SpecError(f"seen={self.seen} and recovered={self.recovered} are no shares of one budget")
 
     def stages(self, depth: int) -> tuple[Stage, ...]:

@@ -9,6 +9,7 @@ from morgana.generation.pruner import Choice, Keep, Stage, Watched, asked, at, c
 from morgana.generation.selecting import cosine, grown
 from morgana.generation.sight import Sight
 from morgana.spec import part
+from morgana.types import SpecError
 
 
 @part
@@ -28,10 +29,17 @@ class SEATS:
 
     def __post_init__(self) -> None:
         checked(self.keep)
+        if isinstance(self.late, float) and not 0.5 < self.late < 1:
+            raise SpecError(f"late={self.late} is not in (0.5, 1): `keep` tokens are left from half the depth to there")
 
     def stages(self, depth: int) -> tuple[Stage, ...]:
         middle = [at(layer, depth) for layer in (0.25, 0.5)]
-        last = max(middle[-1], at(self.late, depth))
+        last = at(self.late, depth)
+        if last <= middle[-1]:
+            raise SpecError(
+                f"late={self.late} is layer {last} of {depth}, and `keep` tokens are left from layer {middle[-1]} on; "
+                "give a later one, or no layer sees them"
+            )
         return Stage(0, 0.7), Stage(middle[0], 0.85), Stage(middle[1], 1.0), Stage(last, 2.0)
 
     def watched(self, depth: int, eyes: int) -> Watched:

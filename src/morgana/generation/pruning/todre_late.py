@@ -5,6 +5,7 @@ from __future__ import annotations
 from morgana.generation.pruner import Choice, Keep, Stage, Watched, at, checked
 from morgana.generation.sight import Sight
 from morgana.spec import part
+from morgana.types import SpecError
 
 
 @part
@@ -12,7 +13,8 @@ class ToDRELate:
     """Before layer 7/8 of the depth, every visual token goes if attention of text to image and of image to text, each
     as a share of what the rows give, both lie below `tau` one layer earlier.
 
-    How the paper averages is not published; we take the mean over heads and rows. `keep` is what stays: none.
+    How the paper averages is not published; we take the mean over heads and rows. What stays is all or nothing:
+    `keep` counts only where it keeps every token (1.0, or a count of no fewer), and then leaves the prompt alone.
     """
 
     keep: Keep = 0.25
@@ -21,6 +23,8 @@ class ToDRELate:
 
     def __post_init__(self) -> None:
         checked(self.keep)
+        if not self.tau >= 0:
+            raise SpecError(f"tau={self.tau} is no share of attention; give one of at least 0")
 
     def stages(self, depth: int) -> tuple[Stage, ...]:
         return (Stage(at(self.layer, depth), 2.0),)

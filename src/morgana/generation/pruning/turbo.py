@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from morgana.generation.merging import bipartite
-from morgana.generation.pruner import BEFORE, Choice, Keep, Stage, Watched, checked, even
+from morgana.generation.pruner import BEFORE, Choice, Keep, Stage, Watched, checked, even, weights
 from morgana.generation.sight import Sight
 from morgana.spec import part
 
@@ -26,6 +26,7 @@ class Turbo:
 
     def __post_init__(self) -> None:
         checked(self.keep)
+        weights(alpha=self.alpha)
 
     def stages(self, depth: int) -> tuple[Stage, ...]:
         return BEFORE

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from morgana.generation.merging import both, means
-from morgana.generation.pruner import BEFORE, Choice, Keep, Stage, Watched, checked, even, top
+from morgana.generation.pruner import BEFORE, Choice, Keep, Stage, Watched, checked, even, top, weights
 from morgana.generation.sight import Sight
 from morgana.spec import part
 from morgana.types import SpecError
@@ -30,6 +30,7 @@ class VFlowOpt:
 
     def __post_init__(self) -> None:
         checked(self.keep)
+        weights(weight=self.weight)
         if not 0 <= self.recycled <= 1:
             raise SpecError(f"recycled={self.recycled} is no share in [0, 1]")
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from morgana.generation.pruner import BEFORE, Choice, Keep, Stage, Watched, checked, even
+from morgana.generation.pruner import BEFORE, Choice, Keep, Stage, Watched, checked, even, heats
 from morgana.generation.selecting import cosine, grown
 from morgana.generation.sight import Sight
 from morgana.seeds import derive
@@ -32,8 +32,9 @@ class ZerothOrder:
 
     def __post_init__(self) -> None:
         checked(self.keep)
-        if self.samples < 1 or self.step <= 0:
-            raise SpecError(f"samples={self.samples} must be at least 1 and step={self.step} above 0")
+        heats(step=self.step)
+        if self.samples < 1:
+            raise SpecError(f"samples={self.samples} must be at least 1")
 
     def stages(self, depth: int) -> tuple[Stage, ...]:
         return BEFORE
@@ -45,6 +46,8 @@ class ZerothOrder:
         given = sight.eye.projected
         if given is None:
             raise SpecError("nothing went into the projector that could be moved; use another pruner")
+        own = (weight.dtype for weight in sight.eye.project.parameters() if weight.is_floating_point())
+        given = given.to(next(own, given.dtype))  # under autocast it came in another
         lot = torch.Generator().manual_seed(derive(self.seed, "directions", *given.shape[-2:]))
         size = self.step * given.detach().float().square().mean().sqrt()
         tokens = sight.eye.full or sight.eye.tokens
