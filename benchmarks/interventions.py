@@ -124,7 +124,9 @@ def loop(heads: int, layers: int, rounds: int) -> Result:
     reference = Reference(dict.fromkeys(range(layers), odds), dict.fromkeys(range(layers), sharp))
 
     def ours() -> list[torch.Tensor]:
-        return [BAIR().edit(row, View(layout, layer, reference, clear=True)) for layer, row in enumerate(rows)]
+        memory: dict[Any, Any] = {}
+        views = (View(layout, layer, reference, clear=True, memory=memory) for layer in range(layers))
+        return [BAIR().edit(row, view) for row, view in zip(rows, views, strict=True)]
 
     def theirs() -> list[torch.Tensor]:
         return [by_hand(row, layout, odds[0], sharp[0]) for row in rows]

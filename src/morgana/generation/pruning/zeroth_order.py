@@ -26,7 +26,7 @@ class ZerothOrder:
     """
 
     keep: Keep = 0.25
-    samples: int = 8
+    samples: int = 6
     step: float = 0.01
     seed: int = 0
 
