@@ -252,12 +252,12 @@ def test_sensitivity_of_the_projector_by_differences_then_none_twice(sight):
     lot = torch.Generator().manual_seed(derive(0, "directions", *given.shape))
     h = 0.01 * float(given.square().mean().sqrt())
     moved = np.zeros(N)
-    for _ in range(8):
+    for _ in range(6):
         way = torch.randn(given.shape, generator=lot).double()
         way = way / way.norm(dim=-1, keepdim=True)
         for i in range(N):
             up, down = (sight.eye.project(given[i] + sign * h * way[i]) for sign in (1, -1))
-            moved[i] += float((up - down).norm()) / (2 * h) / 8
+            moved[i] += float((up - down).norm()) / (2 * h) / 6
     torch.testing.assert_close(ZerothOrder().scores(sight).double(), torch.as_tensor(moved), atol=1e-4, rtol=1e-4)
     value, like = stretched(moved), cosines(states(sight))
     wanted = greedy(K, lambda i, taken: value[i] * (1 - max(like[i, j] for j in taken)), int(np.argmax(value)))
