@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from morgana.generation.attention import intervening
 from morgana.generation.explaining import grid
-from morgana.generation.shortening import pruning
 from morgana.generation.sight import locate
 from morgana.types import Hits, Pixels, Query, SpecError
 
@@ -47,10 +45,7 @@ def said(generator: HF, pixels: Pixels, query: Query, hits: Hits, text: str) -> 
         lambda: generator._shared(pixels, query, ()), lambda: generator._shared(pixels, query, hits)
     )
     (spans,), network, shape = prompt.spans, generator.network, grid(prompt)
-    with (
-        pruning(network, generator.pruners, prompt.spans) as kept,
-        intervening(network, generator.interventions, prompt.spans, reference),
-    ):
+    with generator._at_work(generator.interventions, prompt, reference) as kept:
         logits = network(**prompt.inputs, use_cache=False).logits[0].float()
     (left,), (first, last) = kept.at(kept.depth).to(logits.device), spans.image[0]
     seen = ((left >= first) & (left < last)).nonzero().flatten()

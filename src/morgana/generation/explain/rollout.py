@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from morgana.generation.attention import View, intervening
+from morgana.generation.attention import View
 from morgana.generation.explaining import grid
 from morgana.generation.listening import Once
 from morgana.generation.needs import Needs, every
-from morgana.generation.shortening import pruning
 from morgana.spec import part
 from morgana.types import Hits, Pixels, Query
 
@@ -33,10 +32,7 @@ class Rollout:
         network, prompt, gaze = generator.network, generator.write([pixels], [query], [hits]), Gaze()
         (spans,), shape = prompt.spans, grid(prompt)
         reference = generator._calibrate([pixels], [query], prompt)
-        with (
-            pruning(network, generator.pruners, prompt.spans) as kept,
-            intervening(network, (*generator.interventions, Once(gaze)), prompt.spans, reference),
-        ):
+        with generator._at_work((*generator.interventions, Once(gaze)), prompt, reference) as kept:
             network(**prompt.inputs, use_cache=False, logits_to_keep=1)
         flow = gaze.whole(0).new_zeros(spans.length)
         flow[-1] = 1

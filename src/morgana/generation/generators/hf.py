@@ -15,6 +15,7 @@ from morgana.corpus.images import load as load_image
 from morgana.generation import prompts
 from morgana.generation.attention import Intervention, Reference, calibrating, intervening
 from morgana.generation.generators import _checkpoint
+from morgana.generation.plan import Kept
 from morgana.generation.prompts import Prompt
 from morgana.generation.pruner import Pruner
 from morgana.generation.shortening import pruning
@@ -199,13 +200,13 @@ class HF:
         return made
 
     @contextmanager
-    def _at_work(self, parts: Sequence[Intervention], prompt: Prompt, reference: Reference | None) -> Iterator[None]:
+    def _at_work(self, parts: Sequence[Intervention], prompt: Prompt, reference: Reference | None) -> Iterator[Kept]:
         """Pruners outside, interventions inside: these act on what is left."""
         with (
-            pruning(self.network, self.pruners, prompt.spans),
+            pruning(self.network, self.pruners, prompt.spans) as kept,
             intervening(self.network, parts, prompt.spans, reference),
         ):
-            yield
+            yield kept
 
     def _placed(self, prompt: Prompt) -> Prompt:
         device, dtype = self.network.device, self.network.dtype
