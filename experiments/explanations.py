@@ -12,6 +12,7 @@ import torch
 import typer
 
 from morgana.corpus.atlas.corpus import Atlas
+from morgana.eval.records import mend
 from morgana.eval.samples import Sample, samples
 from morgana.eval.statistics import Estimate, estimate, paired
 from morgana.files import json_lines
@@ -75,12 +76,13 @@ def records(out: Path, generator: HF, questions: Sequence[Sample]) -> Iterator[M
     """Of each question, from the file or measured and written there."""
     path = out / "records.jsonl"
     out.mkdir(parents=True, exist_ok=True)
-    done = {row["sample"]: row for _, row in json_lines(path)} if path.is_file() else {}
-    with path.open("a", encoding="utf-8") as file:
+    with path.open("ab+") as file:
+        mend(file)
+        done = {row["sample"]: row for _, row in json_lines(path)}
         for sample in questions:
             if sample.id not in done:
                 done[sample.id] = measured(generator, sample)
-                file.write(json.dumps(done[sample.id]) + "\n")
+                file.write(json.dumps(done[sample.id]).encode() + b"\n")
                 file.flush()
             yield done[sample.id]
 

@@ -16,7 +16,6 @@ from functools import cache
 from types import ModuleType
 from typing import Any, TypeVar, dataclass_transform
 
-from morgana.arguments import fits as fits
 from morgana.arguments import judge, mistake
 from morgana.types import MorganaError, SpecError
 

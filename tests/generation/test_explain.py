@@ -438,6 +438,9 @@ def test_the_study_finds_what_is_planted_and_goes_on_where_it_stopped(tiny_llava
     study.LEAST = -1  # a random model needs no image
     first = list(study.records(tmp_path, generator, questions[:1]))
     assert list(study.records(tmp_path, None, questions[:1])) == first  # from the file
+    with (tmp_path / "records.jsonl").open("a") as file:
+        file.write('{"sample": "cut off')  # a process that died
+    assert list(study.records(tmp_path, None, questions[:1])) == first
     assert set(first[0]["maps"]) == {"EAGLE", "MSEA", "Rollout", "TAM", "lot 4"}
     study.LEAST = 2
     assert next(iter(study.records(tmp_path, generator, questions[1:])))["maps"] is None

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
+from morgana.arguments import fits
 from morgana.cluster import Cluster
 from morgana.eval.bench import Bench
 from morgana.eval.cells import spread
@@ -29,7 +30,7 @@ from morgana.eval.records import load
 from morgana.eval.runner import Run, run, titles
 from morgana.eval.summary import Summary
 from morgana.files import locked
-from morgana.spec import fits, literal, nearest, parse
+from morgana.spec import literal, nearest, parse
 from morgana.types import SpecError
 
 

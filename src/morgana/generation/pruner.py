@@ -158,7 +158,7 @@ def at(layer: int | float, depth: int) -> int:
 
 def asked(sight: Sight) -> Tensor:
     """(Q,) places of the question, or of all words behind the images where it is empty. SpecError without either."""
-    words = sight.question if len(sight.question) else sight.text[sight.text > sight.visual[-1]]
+    words = sight.question if len(sight.question) else sight.behind
     if not len(words):
         raise SpecError(
             "the prompt has no question and no words behind its images, so nothing says which tokens matter; ask a "

@@ -41,9 +41,7 @@ def said(generator: HF, pixels: Pixels, query: Query, hits: Hits, text: str) -> 
     SpecError where the image's tokens are no grid, or none is left in the last layer.
     """
     prompt = generator._shared(pixels, query, hits, text)
-    reference = generator._reference(
-        lambda: generator._shared(pixels, query, ()), lambda: generator._shared(pixels, query, hits)
-    )
+    reference = generator._referred(pixels, query, hits)
     (spans,), network, shape = prompt.spans, generator.network, grid(prompt)
     with generator._at_work(generator.interventions, prompt, reference) as kept:
         logits = network(**prompt.inputs, use_cache=False).logits[0].float()

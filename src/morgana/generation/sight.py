@@ -144,6 +144,11 @@ class Sight:
         return side, side
 
     @cached_property
+    def behind(self) -> Tensor:
+        """(W,) places of the words behind the images."""
+        return self.text[self.text > self.visual[-1]]
+
+    @cached_property
     def last(self) -> Tensor:
         """(1,) the prompt's last token."""
         return self.text[-1:]

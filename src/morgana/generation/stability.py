@@ -5,15 +5,13 @@ That rankings of tokens are unstable is what attacks on pruned models live on (C
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from morgana.generation.attention import intervening
 from morgana.generation.pruner import Choice, Pruner, Scored, Stage, Watched
-from morgana.generation.shortening import pruning
 from morgana.generation.sight import Sight
 from morgana.types import Hits, Pixels, Query, SpecError
 
@@ -69,10 +67,8 @@ def ranking(generator: HF, pixels: Pixels, query: Query, hits: Hits) -> Ranking:
         raise SpecError(f"{generator!r} prunes nothing, so there is no ranking; give it a pruner")
     prompt, ear = generator.write([pixels], [query], [hits]), Ear(generator.pruners[0])
     reference = generator._calibrate([pixels], [query], prompt)
-    with (
-        pruning(generator.network, (ear, *generator.pruners), prompt.spans) as kept,
-        intervening(generator.network, generator.interventions, prompt.spans, reference),
-    ):
+    listening = replace(generator, pruner=(ear, *generator.pruners))
+    with listening._at_work(generator.interventions, prompt, reference) as kept:
         generator.network(**prompt.inputs, use_cache=False, logits_to_keep=1)
     partial = [act.layer for act in kept.acts if act.done <= 1 and act.pruner is not ear]
     if not partial:

@@ -146,7 +146,7 @@ class HF:
         self._checked(pixels, len(pixels))
         prompt = self._shared(pixels, query, hits, text)
         assert prompt.answer is not None
-        reference = self._reference(lambda: self._shared(pixels, query, ()), lambda: self._shared(pixels, query, hits))
+        reference = self._referred(pixels, query, hits)
         count = len(prompt.answer)
         return self._pass(prompt, self.interventions, reference, count + 1)[:, :-1], prompt.answer
 
@@ -176,6 +176,10 @@ class HF:
             return prompt
 
         return self._reference(lambda: self.write(pixels, queries, [()] * len(queries)), whole)
+
+    def _referred(self, pixels: Pixels, query: Query, hits: Hits) -> Reference | None:
+        """The same for one prompt that every image (B, 3, H, W) shares."""
+        return self._reference(lambda: self._shared(pixels, query, ()), lambda: self._shared(pixels, query, hits))
 
     def _reference(self, bare: Callable[[], Prompt], whole: Callable[[], Prompt]) -> Reference | None:
         wanted = {part.needs.calibration for part in self.interventions}

@@ -62,8 +62,8 @@ def without_documents(view: View, name: str, columns: Columns) -> Tensor:
             f"MADRAG: layer {view.layer} has {columns.count.flatten().tolist()} {name} tokens, its reference "
             f"{theirs.count.flatten().tolist()}; {mend}"
         )
-    mine, other = view.layout.patches, reference.layout.patches
-    if name == "visual" and (mine != other)[columns.valid].any():
+    pruned = name == "visual" and view.layout.left is not None
+    if pruned and (view.layout.patches != reference.layout.patches)[columns.valid].any():
         raise SpecError(
             "MADRAG: a pruner keeps other visual tokens beside the documents than without; prune before the language "
             "model by what asks for no text (FasterVLM, MMTok)"

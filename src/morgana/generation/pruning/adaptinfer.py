@@ -39,9 +39,8 @@ class AdaptInfer:
         return Watched(text=tuple(stage.layer - 1 for stage in self.stages(depth)))
 
     def scores(self, sight: Sight) -> Tensor:
-        words = sight.text[sight.text > sight.visual[-1]]
         question = asked(sight)
-        weight = sight.attention(sight.layer - 1, words, question).mean(0).sum(0)
+        weight = sight.attention(sight.layer - 1, sight.behind, question).mean(0).sum(0)
         weight = weight / weight.sum().clamp(min=1e-12)
         return weight @ sight.attention(sight.layer - 1, question, sight.tokens).mean(0)
 
