@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from morgana.generation.generators.hf import HF
+from morgana.generation.interventions import bair
 from morgana.generation.interventions.bair import BAIR, penalty, restore, solve
 from morgana.generation.layout import Layout
 from morgana.generation.prompts import Spans
@@ -207,9 +208,18 @@ def test_inside_a_model_every_layer_and_head_hits_its_target(folder, pixels, que
         torch.testing.assert_close(probe.sharpness[layer], bare.sharpness[layer].clamp(max=0.99), atol=1e-4, rtol=0)
 
 
+def row_by_row(shape, sharp):
+    """`solve` by the compiled loop."""
+    rows = pytest.importorskip("morgana.generation.interventions._bair_rows")
+    lower = (shape - shape.amax(-1, keepdim=True))[0, :, 0].numpy()
+    made = [rows.solve(x, t, rows.moments(x)[1]) for x, t in zip(lower, sharp.flatten().tolist(), strict=True)]
+    return torch.tensor(made, dtype=shape.dtype).view_as(sharp)
+
+
 @pytest.mark.parametrize("kind", ["even", "one token stands out", "two halves", "two tokens nearly tie", "heavy tails"])
 @pytest.mark.parametrize("count", [3, 144, 2880])
-def test_the_scale_is_found_on_rows_of_any_shape(kind, count):
+@pytest.mark.parametrize("compiled", [False, True], ids=["torch", "numba"])
+def test_the_scale_is_found_on_rows_of_any_shape(kind, count, compiled):
     made = torch.randn(1, 16, 1, count, dtype=torch.float64, generator=torch.Generator().manual_seed(count))
     if kind == "one token stands out":
         made = made * 0.1 + 20 * (torch.arange(count) == 0)
@@ -222,7 +232,7 @@ def test_the_scale_is_found_on_rows_of_any_shape(kind, count):
     shape = torch.nn.functional.silu((made - made.mean(-1, keepdim=True)) / made.std(-1, keepdim=True))
     total = torch.full((1, 1, 1, 1), count)
     wanted = torch.linspace(0, 0.99, 16, dtype=torch.float64)[None, :, None, None]
-    scale = solve(shape, wanted)
+    scale = row_by_row(shape, wanted) if compiled else solve(shape, wanted)
     best = sharpness(100 * shape, total)
     torch.testing.assert_close(sharpness(scale * shape, total), torch.minimum(wanted, best), atol=1e-6, rtol=0)
 
@@ -248,3 +258,109 @@ def test_a_prompt_that_is_all_image_is_edited():
     target = Reference({0: torch.zeros(1, 3, dtype=torch.float64)}, {0: torch.full((1, 3), 0.5, dtype=torch.float64)})
     given = torch.randn(1, 3, 1, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     assert BAIR().edit(given, View(alone, 0, target)).isfinite().all()
+
+
+WHOLE = {"amid": layout((0, 5, 21), (0, 5, 21)), "first": layout((0, 0, 16)), "last": layout((0, 30, 40))}
+WHOLE |= {"all": layout((0, 0, 40)), "one": layout((0, 7, 8))}
+ANY = {"amid": layout((0, 5, 21), (0, 6, 22)), "padded": layout((3, 5, 21), (0, 5, 21)), "ragged": RAGGED}
+
+
+def given(spans, heads=3, scale=3.0):
+    """Scores of float32 and what a calibration found, for a layout."""
+    draw = torch.Generator().manual_seed(4)
+    made = torch.randn(len(spans.spans), heads, 1, 40, generator=draw) * scale
+    odds, sharp = torch.randn(len(made), heads, generator=draw), torch.rand(len(made), heads, generator=draw) * 0.9
+    return made, Reference({0: odds}, {0: sharp})
+
+
+@pytest.fixture
+def loops(monkeypatch):
+    """How often the compiled loop is asked."""
+    rows, asked = pytest.importorskip("morgana.generation.interventions._bair_rows"), []
+
+    def edit(*args):
+        asked.append(args)
+        return rows.edit(*args)
+
+    monkeypatch.setattr(bair, "loop", lambda: edit)
+    return asked
+
+
+@pytest.mark.parametrize(
+    "part", [BAIR(), BAIR(1.0, 0.0), BAIR(0.3, 2, 0.5, 4), BAIR(0, 1.0), BAIR(1, 1.0, 3.0)], ids=repr
+)
+@pytest.mark.parametrize("spans", WHOLE)
+def test_the_compiled_loop_says_what_the_equations_and_torch_say(part, spans, loops, monkeypatch):
+    where = WHOLE[spans]
+    scores, reference = given(where)
+    before = scores.clone()
+    made = part.edit(scores, View(where, 0, reference))
+    assert len(loops) == 1
+    assert torch.equal(scores, before)
+    monkeypatch.setattr(bair, "loop", lambda: None)
+    torch.testing.assert_close(made, part.edit(scores, View(where, 0, reference)), atol=2e-5, rtol=1e-5)
+    if spans in ("all", "one"):  # the equations divide by the text, and by tokens less one
+        return
+    for i, prompt in enumerate(where.spans):
+        for head in range(3):
+            targets = (float(x[0][i, head]) for x in (reference.log_odds, reference.sharpness))
+            wanted = plainly(part, scores[i, head, 0].double(), prompt, *targets)
+            torch.testing.assert_close(made[i, head, 0].double(), wanted, atol=5e-6, rtol=1e-6)
+
+
+def test_the_compiled_loop_hits_mass_and_sharpness(loops):
+    where = WHOLE["amid"]
+    scores, reference = given(where, heads=8)
+    seen = BAIR(1.0, 0.0).edit(scores, View(where, 0, reference)).double().softmax(-1)[..., 0, 5:21]
+    torch.testing.assert_close(seen.sum(-1), reference.log_odds[0].double().sigmoid(), atol=1e-6, rtol=0)
+    p = seen / seen.sum(-1, keepdim=True)
+    sharp = 1 + (p * p.log()).sum(-1) / math.log(16)
+    torch.testing.assert_close(sharp, reference.sharpness[0].double(), atol=1e-6, rtol=0)
+    assert loops
+
+
+@pytest.mark.parametrize("sharp", [0.0, 0.5, 1.0, float("nan")])
+@pytest.mark.parametrize("spans", WHOLE)
+def test_flat_images_and_extreme_targets_stay_finite_in_the_compiled_loop(spans, sharp, loops):
+    where = WHOLE[spans]
+    scores, _ = given(where, scale=200.0)
+    scores[..., where.visual.run] = 2.0
+    odds = torch.tensor([[80.0, -80.0, float("inf")]]).expand(len(scores), 3)
+    made = BAIR(1.0, 1.0).edit(scores, View(where, 0, Reference({0: odds}, {0: torch.full_like(odds, sharp)})))
+    assert made.isfinite().all()
+    assert loops
+
+
+def test_the_compiled_loop_is_for_whole_rows_without_gradients(loops):
+    for where in ANY.values():
+        scores, reference = given(where)
+        for i, spans in enumerate(where.spans):
+            scores[i, ..., : spans.start] = float("-inf")
+        BAIR().edit(scores, View(where, 0, reference))
+    where = WHOLE["amid"]
+    scores, reference = given(where)
+    hidden = scores.index_fill(-1, torch.tensor([8]), float("-inf"))
+    BAIR().edit(hidden, View(where, 0, reference))
+    scores.requires_grad_()
+    BAIR().edit(scores, View(where, 0, reference)).sum().backward()
+    assert scores.grad is not None
+    reference.log_odds[0].requires_grad_()
+    BAIR().edit(scores.detach(), View(where, 0, reference)).sum().backward()
+    assert reference.log_odds[0].grad is not None
+    assert not loops
+    assert BAIR(0.0, 0.0).edit(hidden, View(where, 0, None)) is hidden
+
+
+def test_several_rows_of_a_head_share_its_target_in_the_compiled_loop(loops):
+    where = WHOLE["amid"]
+    scores, reference = given(where)
+    both = BAIR().edit(scores.expand(-1, -1, 2, -1), View(where, 0, reference))
+    assert torch.equal(both[:, :, 0], both[:, :, 1])
+    assert torch.equal(both[:, :, :1], BAIR().edit(scores, View(where, 0, reference)))
+    assert len(loops) == 2
+
+
+def test_the_loop_compiles_where_nothing_can_be_kept(monkeypatch):
+    rows = pytest.importorskip("morgana.generation.interventions._bair_rows")
+    monkeypatch.setattr("numba.core.caching.CacheImpl._locator_classes", [])
+    assert rows.compiled(lambda x: x + 1)(1) == 2

@@ -151,6 +151,11 @@ class Layout:
         return Columns.of([words(s) for s in self.spans], self.device)
 
     @cached_property
+    def even(self) -> bool:
+        """Every prompt is text around one run of visual tokens, at the same place in all, without padding."""
+        return self.visual.run is not None and self.visual.index.shape[1] + min(self.text.sizes) == self.length
+
+    @cached_property
     def patches(self) -> Tensor:
         """(B, V) which of the prompt's visual tokens the visual columns are, from 0, whatever pruners took out."""
         index = self.visual.index

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -55,11 +56,15 @@ class BAIR:
         layout = view.layout
         if not layout.visual.index.shape[1]:
             return scores
-        seen, text, edited = layout.visual.take(scores), layout.text.take(scores), scores
         whole = layout.visual.full and (view.clear or float(scores.detach().min()) > -math.inf)
+        wanted = targets(view, self.gamma_s, scores) if self.alpha_v else None
+        if whole and layout.even and (self.alpha_v or self.alpha_t) and (rows := compiled(scores, *(wanted or ()))):
+            ends = layout.ends(scores.dtype, self.safe_tail)
+            return rows(scores, layout.visual.run, wanted, ends, self.alpha_v, self.alpha_t)
+        seen, text, edited = layout.visual.take(scores), layout.text.take(scores), scores
         hidden = None if whole else seen.isneginf()
-        if self.alpha_v:
-            log_odds, sharp = targets(view, self.gamma_s, scores)
+        if wanted:
+            log_odds, sharp = wanted
             level = log_odds + log_sum(text)
             clear = seen if hidden is None else seen.masked_fill(hidden, 0)
             restored = restore(clear, sharp, hidden) + level.nan_to_num_(neginf=0.0, posinf=0.0)
@@ -69,6 +74,22 @@ class BAIR:
             lost = penalty(scores if whole else level_headed(scores, text), layout, self.safe_tail)
             edited = edited.sub(lost, alpha=self.alpha_t)
         return edited if layout.visual.full else torch.where(layout.visual.count > 0, edited, scores)
+
+
+def compiled(*given: Tensor) -> Callable[..., Tensor] | None:
+    """The loop over rows, where it serves these tensors: on a CPU, without gradients, with numba."""
+    fits = all(x.device.type == "cpu" and x.dtype == torch.float32 and not x.requires_grad for x in given)
+    return loop() if fits else None
+
+
+@cache
+def loop() -> Callable[..., Tensor] | None:
+    """The compiled loop over rows; None where numba is not installed, or not for this numpy."""
+    try:
+        from morgana.generation.interventions._bair_rows import edit
+    except ImportError:
+        return None
+    return edit
 
 
 def log_sum(text: Tensor) -> Tensor:
