@@ -214,11 +214,12 @@ def test_aif_hides_the_tokens_that_all_layers_see_alike(scores, ratio):
 def test_gazes_move_where_there_is_less_room_than_there_was():
     """A room made in inference mode cannot be written to outside; it is made anew, as wide as is needed then."""
     with torch.inference_mode():
-        room = Gazes(torch.arange(24.0).view(1, 12, 2), torch.arange(12)[None], 3)
+        room = Gazes(torch.arange(24.0).view(1, 12, 2), 3, slice(0, 3))
     fresh = torch.full((1, 1, 2), -1.0)
     room.add(fresh, view(rows=torch.full((1, 1), N - 1)))
     assert room.room[0, :4].tolist() == [[0, 1], [2, 3], [4, 5], [-1, -1]]
     assert room.count == 4
+    assert room.scattered.tolist() == [[0, 1, 2, N - 1]]
 
 
 def test_cmai_of_a_head_that_sees_nothing_else_is_finite():

@@ -12,7 +12,11 @@ def scores(query: Tensor, key: Tensor, scaling: float | None) -> Tensor:
     """(B, H, R, N) scaled products, in float32 at least; keys may have fewer heads."""
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     wide = torch.float64 if query.dtype == torch.float64 else torch.float32
-    return grouped(query.to(wide) * scaling, key.to(wide).transpose(2, 3))
+    (batch, heads, rows, inner), (shared, keys) = query.shape, key.shape[1:3]
+    left = query.to(wide).reshape(batch * shared, heads // shared * rows, inner)
+    right = key.to(wide).reshape(batch * shared, keys, inner).transpose(1, 2)
+    made = torch.baddbmm(left.new_empty(1, 1, 1), left, right, beta=0, alpha=scaling)
+    return made.view(batch, heads, rows, keys)
 
 
 def grouped(left: Tensor, right: Tensor) -> Tensor:

@@ -121,8 +121,12 @@ def rescored(
     pairs = [(x, y) for x, y in ((made, plain), (after, given)) if x is not y]
     if not pairs:
         return None
+    fresh, sight = grouped(after.to(value.dtype), value).transpose(1, 2), block.layout.visual
+    start = sight.run.start if sight.run else 0
+    if any((x[..., start] != y[..., start]).all() for x, y in pairs):  # mostly so, and quickly seen
+        return fresh, None
     changed = reduce(torch.logical_or, (differing(x, y) for x, y in pairs))
-    return grouped(after.to(value.dtype), value).transpose(1, 2), unless_all(changed.transpose(1, 2))
+    return fresh, unless_all(changed.transpose(1, 2))
 
 
 def divides(block: Block, active: Sequence[int], rows: Rows) -> bool:

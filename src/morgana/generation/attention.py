@@ -118,14 +118,20 @@ def base_name() -> str:
     return "sdpa" if block is None or block.base == "eager" else block.base
 
 
+@cache
+def attentions() -> Any:
+    """Transformers' table of them, which is loaded late."""
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    return ALL_ATTENTION_FUNCTIONS
+
+
 def attend(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, Tensor | None]:
     """Attention of (B, H, Q, D) queries: (B, Q, H, D), with the rows of the active block edited."""
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
     block = current.get()
-    plain = ALL_ATTENTION_FUNCTIONS[base_name()]
+    plain = attentions()[base_name()]
     if block is None:
         return plain(module, query, key, value, attention_mask, **kwargs)  # type: ignore[no-any-return]
     layer = module.layer_idx

@@ -22,6 +22,16 @@ def sharpness(logits: Tensor, count: Tensor) -> Tensor:
     return torch.where(count > 1, 1 - entropy / count.clamp(min=2).to(logits.dtype).log(), 1.0)
 
 
+def log_sum(logits: Tensor) -> Tensor:
+    """`logsumexp` of the last axis, which keeps its place, for rows between two layers: in half its operations, each
+    of which costs most the first time. NaN where all is -inf.
+    """
+    if not logits.shape[-1]:
+        return logits.logsumexp(-1, keepdim=True)
+    top = logits.amax(-1, keepdim=True)
+    return (logits - top).exp().sum(-1, keepdim=True).log() + top
+
+
 @dataclass(eq=False)
 class Probe:
     """An intervention that changes nothing and remembers what the last prompt row of every layer attended to."""

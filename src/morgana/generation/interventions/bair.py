@@ -12,6 +12,7 @@ from torch import Tensor
 from morgana.generation.layout import Layout
 from morgana.generation.needs import Needs
 from morgana.generation.view import View
+from morgana.generation.visual import log_sum
 from morgana.spec import part
 from morgana.types import SpecError
 
@@ -76,10 +77,10 @@ class BAIR:
         return edited if layout.visual.full else torch.where(layout.visual.count > 0, edited, scores)
 
 
-def compiled(*given: Tensor) -> Callable[..., Tensor] | None:
-    """The loop over rows, where it serves these tensors: on a CPU, without gradients, with numba."""
-    fits = all(x.device.type == "cpu" and x.dtype == torch.float32 and not x.requires_grad for x in given)
-    return loop() if fits else None
+def compiled(scores: Tensor, *wanted: Tensor) -> Callable[..., Tensor] | None:
+    """The loop over rows, where it serves these: on a CPU, without gradients, with numba."""
+    fits = scores.dtype == torch.float32 and scores.device.type == "cpu" and not scores.requires_grad
+    return None if not fits or any(x.requires_grad for x in wanted) else loop()
 
 
 @cache
@@ -90,14 +91,6 @@ def loop() -> Callable[..., Tensor] | None:
     except ImportError:
         return None
     return edit
-
-
-def log_sum(text: Tensor) -> Tensor:
-    """`logsumexp` in operations that `solve` has too: each costs most the first time. NaN where all is -inf."""
-    if not text.shape[-1]:
-        return text.logsumexp(-1, keepdim=True)
-    top = text.amax(-1, keepdim=True)
-    return (text - top).exp().sum(-1, keepdim=True).log() + top
 
 
 def targets(view: View, gamma_s: float, scores: Tensor) -> tuple[Tensor, Tensor]:

@@ -51,7 +51,7 @@ class CMAI:
         total = made.sum(-1, keepdim=True)
         if not all(counts):
             total = torch.where(torch.tensor(counts, device=total.device)[:, None, None, None] > 0, total, 1.0)
-        total = total.clamp(min=torch.finfo(total.dtype).tiny)
+        total = total + torch.finfo(total.dtype).tiny
         return made / total if made.requires_grad else made.mul_(total.reciprocal_())
 
     def focus(self, weights: Tensor, view: View) -> Tensor:
@@ -62,7 +62,7 @@ class CMAI:
         if view.layer not in view.memory:
             if not view.cached:  # nobody comes back to the layers before
                 view.memory.clear()
-            view.memory[view.layer] = Gazes(seen.new_empty(len(seen), 0, seen.shape[2]), view.rows[:, :0])
+            view.memory[view.layer] = Gazes(seen.new_empty(len(seen), 0, seen.shape[2]))
         past: Gazes = view.memory[view.layer]
         past.add(seen, view)
         if view.run and view.run.stop == view.keys and not view.cached:  # nor to this one
@@ -75,24 +75,30 @@ class Gazes:
     """What the rows of a layer attended to, in the order in which they came, with room for those to come."""
 
     room: Tensor  # (B, T, V)
-    tokens: Tensor  # (B, T), -1: a row that does not count
     count: int = 0
     run: slice | None = None  # the tokens, where they follow one another
+    scattered: Tensor | None = None  # (B, count) the tokens where they do not, -1: a row that does not count
 
     def add(self, seen: Tensor, view: View) -> None:
         start, stop = self.count, self.count + seen.shape[1]
         frozen = self.room.is_inference() and not torch.is_inference_mode_enabled()
         if stop > self.room.shape[1] or frozen:
             most = max(stop, start + view.keys - int(view.rows[0, 0])) + LATER
-            self.room, self.tokens = (moved(x[:, :start], most) for x in (self.room, self.tokens))
-        self.room[:, start:stop], self.tokens[:, start:stop] = seen, view.rows.masked_fill(~view.mine, -1)
-        if not start:
-            self.run = view.run
-        elif self.run and view.run and self.run.stop == view.run.start:
-            self.run = slice(self.run.start, view.run.stop)
+            self.room = moved(self.room[:, :start], most)
+        self.room[:, start:stop] = seen
+        if view.run and (not start or (self.run and self.run.stop == view.run.start)):
+            self.run = slice(self.run.start if self.run else view.run.start, view.run.stop)
         else:
-            self.run = None
+            fresh = view.rows.masked_fill(~view.mine, -1)
+            self.run, self.scattered = None, torch.cat([self.tokens(fresh), fresh], 1)
         self.count = stop
+
+    def tokens(self, like: Tensor) -> Tensor:
+        """(B, count) the tokens, as numbers `like` these."""
+        if self.scattered is not None:
+            return self.scattered
+        run = range(self.run.start, self.run.stop) if self.run else ()
+        return like.new_tensor(run).expand(len(like), -1)
 
     def through(self, weight: Tensor, view: View) -> Tensor:
         """(B, R, V) the gazes of the tokens up to their own that rows attend to, weight (B, R, N), written over."""
@@ -100,7 +106,7 @@ class Gazes:
         if self.run and view.run:
             weight[..., view.run].tril_()  # where a prompt sees all of itself, later gazes are not known yet
             return weight[..., self.run] @ gazes
-        known = self.tokens[:, None, : self.count]
+        known = self.tokens(view.rows)[:, None]
         share = weight.gather(-1, known.clamp(min=0).expand(-1, weight.shape[1], -1))
         return (share * ((known >= 0) & (known <= view.rows[..., None]))) @ gazes
 

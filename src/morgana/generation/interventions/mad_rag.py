@@ -10,6 +10,7 @@ from torch import Tensor
 from morgana.generation.layout import Columns
 from morgana.generation.needs import Needs
 from morgana.generation.view import View
+from morgana.generation.visual import log_sum
 from morgana.spec import part
 from morgana.types import SpecError
 
@@ -36,22 +37,32 @@ class MADRAG:
 
     def edit(self, scores: Tensor, view: View) -> Tensor:
         layout, made = view.layout, scores
-        level = scores.logsumexp(-1, keepdim=True)
+        level = log_sum(scores)
         if self.mix:
             for name in ("visual", "question"):
                 columns: Columns = getattr(layout, name)
                 if columns.index.shape[-1]:
-                    theirs = without_documents(view, name, columns) + level
+                    theirs = without_documents(view, name, columns, self.mix) + level
                     mine = columns.take(scores) + (math.log(1 - self.mix) if self.mix < 1 else -math.inf)
-                    made = columns.put(made, torch.logaddexp(mine, theirs + math.log(self.mix)))
+                    made = columns.put(made, torch.logaddexp(mine, theirs))
         if self.documents != 1 and layout.documents.index.shape[-1]:
             lost = math.log(self.documents) if self.documents else -math.inf
             made = layout.documents.put(made, layout.documents.take(made) + lost)
         return made
 
 
-def without_documents(view: View, name: str, columns: Columns) -> Tensor:
-    """(B, H, 1, K) log attention of the reference to the same tokens."""
+def without_documents(view: View, name: str, columns: Columns, mix: float) -> Tensor:
+    """(B, H, 1, K) log of `mix` times the reference's attention to the same tokens."""
+    known: dict[int, Tensor] = view.memory.setdefault((name, view.layout), {})
+    if view.layer not in known:  # of all layers alike: between two of them a processor forgets how to do it
+        theirs, scores = fitting(view, name, columns), view.reference.scores  # type: ignore[union-attr]
+        alike = (n for n, x in scores.items() if x.shape == scores[view.layer].shape)
+        known.update((n, theirs.take(scores[n].log_softmax(-1)) + math.log(mix)) for n in alike)
+    return known[view.layer]
+
+
+def fitting(view: View, name: str, columns: Columns) -> Columns:
+    """Where the reference has the tokens that are `columns` here; SpecError where it has others."""
     reference = view.reference
     if reference is None or reference.layout is None:
         raise SpecError("MADRAG needs a calibration pass without documents: use HF(..., interventions=(MADRAG(),))")
@@ -68,4 +79,4 @@ def without_documents(view: View, name: str, columns: Columns) -> Tensor:
             "MADRAG: a pruner keeps other visual tokens beside the documents than without; prune before the language "
             "model by what asks for no text (FasterVLM, MMTok)"
         )
-    return theirs.take(reference.scores[view.layer].log_softmax(-1))
+    return theirs
