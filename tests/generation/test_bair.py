@@ -1,7 +1,9 @@
 import math
+import sys
 
 import pytest
 import torch
+from torch.autograd.forward_ad import dual_level, make_dual, unpack_dual
 
 from morgana.generation.generators.hf import HF
 from morgana.generation.interventions import bair
@@ -237,6 +239,23 @@ def test_the_scale_is_found_on_rows_of_any_shape(kind, count, compiled):
     torch.testing.assert_close(sharpness(scale * shape, total), torch.minimum(wanted, best), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("standing", [2, 3])
+@pytest.mark.parametrize("count", [50, 144, 2880])
+@pytest.mark.parametrize("compiled", [False, True], ids=["torch", "numba"])
+def test_the_scale_is_found_where_entropy_is_flat(count, standing, compiled):
+    """Some tokens stand out: for a long way the entropy is their number's logarithm, and steps from there are long."""
+    made = 0.001 * torch.randn(1, 40, 1, count, dtype=torch.float64, generator=torch.Generator().manual_seed(standing))
+    made[..., :standing] += 5
+    shape = torch.nn.functional.silu((made - made.mean(-1, keepdim=True)) / made.std(-1, keepdim=True))
+    flat = 1 - math.log(standing) / math.log(count)
+    wanted = (flat + torch.cat([torch.zeros(1), 10.0 ** -torch.linspace(1, 9, 39)]).double()).clamp(max=0.99)
+    wanted[::2] = 2 * flat - wanted[::2]
+    wanted, total = wanted[None, :, None, None], torch.full((1, 1, 1, 1), count)
+    scale = row_by_row(shape, wanted) if compiled else solve(shape, wanted)
+    best = sharpness(100 * shape, total)
+    torch.testing.assert_close(sharpness(scale * shape, total), torch.minimum(wanted, best), atol=1e-6, rtol=0)
+
+
 def test_a_row_that_cannot_be_as_sharp_as_asked_has_no_slope_in_its_scale():
     """Two tokens nearly tie: T stays at 100 whatever the scores, and only T's being 100 is differentiated."""
     seen = torch.tensor([2.0, 2.001, 0, 0, -1, -1, 0, 0.5, 0.3, 0.2], dtype=torch.float64).view(1, 1, 1, -1)
@@ -262,7 +281,7 @@ def test_a_prompt_that_is_all_image_is_edited():
 
 WHOLE = {"amid": layout((0, 5, 21), (0, 5, 21)), "first": layout((0, 0, 16)), "last": layout((0, 30, 40))}
 WHOLE |= {"all": layout((0, 0, 40)), "one": layout((0, 7, 8))}
-ANY = {"amid": layout((0, 5, 21), (0, 6, 22)), "padded": layout((3, 5, 21), (0, 5, 21)), "ragged": RAGGED}
+ANY = {"shifted": layout((0, 5, 21), (0, 6, 22)), "padded": layout((3, 5, 21), (0, 5, 21)), "ragged": RAGGED}
 
 
 def given(spans, heads=3, scale=3.0):
@@ -337,6 +356,11 @@ def test_the_compiled_loop_is_for_whole_rows_without_gradients(loops):
         for i, spans in enumerate(where.spans):
             scores[i, ..., : spans.start] = float("-inf")
         BAIR().edit(scores, View(where, 0, reference))
+    padded, plain = ANY["padded"], WHOLE["amid"]
+    scores, reference = given(padded)
+    BAIR().edit(scores, View(padded, 0, reference))  # finite where nobody looks
+    assert BAIR().edit(given(plain)[0].double(), View(plain, 0, reference)).dtype == torch.float64
+    assert not loops
     where = WHOLE["amid"]
     scores, reference = given(where)
     hidden = scores.index_fill(-1, torch.tensor([8]), float("-inf"))
@@ -358,6 +382,77 @@ def test_several_rows_of_a_head_share_its_target_in_the_compiled_loop(loops):
     assert torch.equal(both[:, :, 0], both[:, :, 1])
     assert torch.equal(both[:, :, :1], BAIR().edit(scores, View(where, 0, reference)))
     assert len(loops) == 2
+
+
+def test_powers_are_right_from_the_faintest_on():
+    rows = pytest.importorskip("morgana.generation.interventions._bair_rows")
+    assert max(abs(rows.power(x) / math.exp(x) - 1) for x in torch.linspace(-80, 0, 4001).tolist()) < 3e-8
+    assert rows.power(-1e9) == pytest.approx(math.exp(-80))
+
+
+def test_scores_that_hardly_differ_are_standardised_alike(loops, monkeypatch):
+    where = WHOLE["amid"]
+    scores, reference = given(where)
+    scores[..., where.visual.run] *= 1e-5
+    made = BAIR().edit(scores, View(where, 0, reference))
+    assert loops
+    monkeypatch.setattr(bair, "loop", lambda: None)
+    torch.testing.assert_close(made, BAIR().edit(scores, View(where, 0, reference)), atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("count", [30, 45])
+def test_scores_of_another_length_are_not_read_beyond_their_end(count, loops):
+    where = WHOLE["amid"]
+    scores, reference = given(where)
+    wrong = scores[..., :1].expand(-1, -1, -1, count).contiguous()
+    with pytest.raises((RuntimeError, IndexError)):
+        BAIR().edit(wrong, View(where, 0, reference, clear=True))
+    assert not loops
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script`", "ignore:There is a performance drop")  # torch's own
+def test_forward_derivatives_and_vmap_go_through_torch(loops):
+    where = WHOLE["first"]
+    scores, reference = given(where)
+
+    def edit(x):
+        return BAIR().edit(x, View(where, 0, reference, clear=True))
+
+    _, along = torch.func.jvp(edit, (scores,), (torch.ones_like(scores),))
+    torch.testing.assert_close(along, torch.ones_like(along), atol=1e-4, rtol=0)  # a shift of all scores is kept
+    with dual_level():
+        along = unpack_dual(edit(make_dual(scores, torch.ones_like(scores)))).tangent
+    torch.testing.assert_close(along, torch.ones_like(along), atol=1e-4, rtol=0)
+    many = torch.func.vmap(edit)(torch.stack([scores, scores + 1]))
+    torch.testing.assert_close(many[1] - 1, many[0], atol=1e-4, rtol=0)
+    assert not loops
+
+
+@pytest.mark.parametrize("error", [OSError("no libllvmlite.so"), ImportError("numpy is too new"), EOFError("cut off")])
+def test_a_numba_that_fails_is_said_and_torch_serves(error, monkeypatch):
+    rows = pytest.importorskip("morgana.generation.interventions._bair_rows")
+
+    def edited(*_):
+        raise error
+
+    monkeypatch.setattr(rows, "edited", edited)
+    bair.loop.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match=rf"{type(error).__name__}: {error}.*torch does its work.*delete"):
+            assert bair.loop() is None
+        assert bair.loop() is None
+    finally:
+        bair.loop.cache_clear()
+
+
+def test_without_numba_nothing_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "numba", None)
+    monkeypatch.delitem(sys.modules, "morgana.generation.interventions._bair_rows", raising=False)
+    bair.loop.cache_clear()
+    try:
+        assert bair.loop() is None
+    finally:
+        bair.loop.cache_clear()
 
 
 def test_the_loop_compiles_where_nothing_can_be_kept(monkeypatch):

@@ -94,6 +94,22 @@ def test_mad_rag_averages_with_the_pass_without_documents(scores):
         MADRAG().edit(last, view(reference=Reference(scores={1: theirs}, layout=Layout(bare.spans[::-1], CPU))))
 
 
+def test_mad_rag_reads_its_reference_anew_for_other_columns(scores):
+    """What it keeps is of one layout, and of layers whose prompts a pruner has left as long."""
+    last, memory = scores[:, :, -3:-2], {}
+    bare = Layout(tuple(Spans(2 - i * 2, 22, 22, ((4, 13 - 5 * i),), (), (15, 20 - 2 * i)) for i in range(2)), CPU)
+    draw = torch.Generator().manual_seed(3)
+    theirs = {
+        n: torch.randn(2, HEADS, 1, w, dtype=torch.float64, generator=draw) for n, w in ((0, 9), (1, 22), (2, 22))
+    }
+    reference = Reference(scores=theirs, layout=bare)
+    turned = Reference(scores=theirs, layout=Layout((bare.spans[0], replace(bare.spans[1], image=((5, 9),))), CPU))
+    shifted = Layout(tuple(replace(x, image=tuple((a + 1, b + 1) for a, b in x.image)) for x in SPANS), CPU)
+    for layer, layout, ours in ((1, LAYOUT, reference), (2, LAYOUT, reference), (1, shifted, turned)):
+        now = replace(view(layer, reference=ours, memory=memory), layout=layout)
+        assert torch.equal(MADRAG().edit(last, now), MADRAG().edit(last, replace(now, memory={})))
+
+
 @pytest.mark.parametrize("part", [VAR(tau=2.0), VAR(keep=0.1, tau=1.8, rho=0.3, mass=0.1, dims=(1, 5))], ids=repr)
 def test_var_moves_the_attention_of_sinks_to_the_rest_of_the_image(scores, part):
     hidden = torch.randn(2, N, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
@@ -220,6 +236,15 @@ def test_gazes_move_where_there_is_less_room_than_there_was():
     assert room.room[0, :4].tolist() == [[0, 1], [2, 3], [4, 5], [-1, -1]]
     assert room.count == 4
     assert room.scattered.tolist() == [[0, 1, 2, N - 1]]
+
+
+def test_gazes_of_runs_that_do_not_meet_are_scattered():
+    room, fresh = Gazes(torch.empty(2, 0, 2)), torch.zeros(2, 3, 2)
+    for start, run, found in ((14, slice(14, 17), None), (17, slice(17, 20), None), (21, slice(21, 24), True)):
+        rows = torch.arange(start, start + 3).expand(2, -1)
+        room.add(fresh, view(rows=rows, run=run))
+        assert (room.run is None) == (room.scattered is not None) == bool(found)
+    assert room.tokens(rows).tolist() == [[14, 15, 16, 17, 18, 19, 21, 22, 23]] * 2
 
 
 def test_cmai_of_a_head_that_sees_nothing_else_is_finite():

@@ -1,7 +1,7 @@
 """BAIR's edit of whole rows in one compiled loop, which says what `bair.py` says, without gradients.
 
-On a CPU an operation of torch that the rest of a layer does not use costs some 20 µs, and BAIR's edit has forty of
-them; a row's arithmetic takes half as long as one.
+On a CPU an operation of torch that the rest of a layer does not use costs some 20 µs, as its code has left the
+processor's caches, and BAIR's edit has forty of them; a row's arithmetic takes half as long as one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 LOWEST, HIGHEST = 1e-6, 100.0
 FAINT = -80.0  # e to this is no weight
 LEAST = 1e-12  # of what is divided by, or whose logarithm is taken
-CLOSE = 1e-5  # of an entropy: one step more squares it
+CLOSE, NEAR = 1e-5, 1e-2  # of an entropy, and of a scale: one step more squares both
 TIGHT = 1e-7  # of a scale
 STEPS = 60  # Newton's and halvings; on most rows four
 
@@ -140,7 +140,8 @@ def solve(shape: Floats, sharp: float, spread: float) -> float:
     """T of at most 100 with sharpness(softmax(T shape)) = sharp: Newton's steps in the logarithm of the entropy.
 
     They begin where it would end if entropy fell as it does at first, with `spread`, the variance of the shape, and
-    halve the bracket where they leave it. The last step, from CLOSE, is not looked at.
+    halve the bracket where they leave it. The last step is not looked at: it is short, from an entropy that is CLOSE
+    (on a plateau of the entropy, where a few tokens stand out, a step from there can be long).
     """
     most = math.log(max(2, len(shape)))
     asked = (1 - sharp) * most
@@ -156,10 +157,10 @@ def solve(shape: Floats, sharp: float, spread: float) -> float:
             high = scale
         fall = scale * (second / total - mean * mean)
         gap = math.log(entropy) - math.log(max(asked, LEAST))
-        scale += gap * entropy / max(fall, LEAST)
+        before, scale = scale, scale + gap * entropy / max(fall, LEAST)
         if not low < scale < high:
             scale = math.sqrt(low * high)
-        elif abs(gap) < CLOSE:
+        elif abs(gap) < CLOSE and abs(scale - before) < NEAR * before:
             break
         if high - low < TIGHT * high:
             break

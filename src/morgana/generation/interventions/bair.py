@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 
 from morgana.generation.layout import Layout
 from morgana.generation.needs import Needs
@@ -59,7 +62,8 @@ class BAIR:
             return scores
         whole = layout.visual.full and (view.clear or float(scores.detach().min()) > -math.inf)
         wanted = targets(view, self.gamma_s, scores) if self.alpha_v else None
-        if whole and layout.even and (self.alpha_v or self.alpha_t) and (rows := compiled(scores, *(wanted or ()))):
+        even = layout.even and scores.shape[-1] == layout.length
+        if whole and even and (self.alpha_v or self.alpha_t) and (rows := compiled(scores, *(wanted or ()))):
             ends = layout.ends(scores.dtype, self.safe_tail)
             return rows(scores, layout.visual.run, wanted, ends, self.alpha_v, self.alpha_t)
         seen, text, edited = layout.visual.take(scores), layout.text.take(scores), scores
@@ -78,17 +82,39 @@ class BAIR:
 
 
 def compiled(scores: Tensor, *wanted: Tensor) -> Callable[..., Tensor] | None:
-    """The loop over rows, where it serves these: on a CPU, without gradients, with numba."""
-    fits = scores.dtype == torch.float32 and scores.device.type == "cpu" and not scores.requires_grad
-    return None if not fits or any(x.requires_grad for x in wanted) else loop()
+    """The loop over rows, where it serves these: on a CPU, when nobody differentiates, with numba."""
+    fits = scores.dtype == torch.float32 and scores.device.type == "cpu" and all(map(bare, (scores, *wanted)))
+    return loop() if fits else None
+
+
+def bare(x: Tensor) -> bool:
+    """It is numbers and nothing else: no gradient is wanted, backward or forward, and `vmap` has not wrapped it."""
+    if x.requires_grad or unpack_dual(x).tangent is not None:  # type: ignore[no-untyped-call]
+        return False
+    try:
+        x.data_ptr()
+    except RuntimeError:
+        return False
+    return True
 
 
 @cache
 def loop() -> Callable[..., Tensor] | None:
-    """The compiled loop over rows; None where numba is not installed, or not for this numpy."""
+    """The compiled loop over rows, tried once; None where numba is not installed or, with a warning, where it fails."""
     try:
         from morgana.generation.interventions._bair_rows import edit
-    except ImportError:
+
+        ends = torch.zeros(1, 2, 2)
+        edit(torch.zeros(1, 1, 1, 2), slice(0, 1), None, (ends, ends), 1.0, 1.0)
+    except ModuleNotFoundError:
+        return None
+    except Exception as error:  # a numba of another numpy, a full disk, a compiled file that was cut off, …
+        kept = f"*.nbi and *.nbc in {Path(__file__).parent / '__pycache__'}, or in NUMBA_CACHE_DIR"
+        warnings.warn(
+            f"numba cannot compile BAIR's loop ({type(error).__name__}: {error}); torch does its work, more slowly. "
+            f"Install a numba that fits this numpy; delete what numba keeps, {kept}",
+            stacklevel=2,
+        )
         return None
     return edit
 
@@ -102,7 +128,7 @@ def targets(view: View, gamma_s: float, scores: Tensor) -> tuple[Tensor, Tensor]
         raise SpecError(
             f"BAIR's calibration pass does not fit layer {layer} of {tuple(scores.shape[:2])} batch x heads"
         )
-    if not known:  # of all layers: between two of them a processor forgets how to do it
+    if not known:  # of all layers, while the code is in the processor's caches
         for each, odds in reference.log_odds.items():
             sharp = (gamma_s * reference.sharpness[each]).nan_to_num().clamp_(0, SHARPEST)
             known[each] = odds[..., None, None], sharp[..., None, None]

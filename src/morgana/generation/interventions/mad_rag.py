@@ -54,7 +54,7 @@ class MADRAG:
 def without_documents(view: View, name: str, columns: Columns, mix: float) -> Tensor:
     """(B, H, 1, K) log of `mix` times the reference's attention to the same tokens."""
     known: dict[int, Tensor] = view.memory.setdefault((name, view.layout), {})
-    if view.layer not in known:  # of all layers alike: between two of them a processor forgets how to do it
+    if view.layer not in known:  # of all layers alike, while the code is in the processor's caches
         theirs, scores = fitting(view, name, columns), view.reference.scores  # type: ignore[union-attr]
         alike = (n for n, x in scores.items() if x.shape == scores[view.layer].shape)
         known.update((n, theirs.take(scores[n].log_softmax(-1)) + math.log(mix)) for n in alike)
