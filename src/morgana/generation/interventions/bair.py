@@ -62,8 +62,7 @@ class BAIR:
             return scores
         whole = layout.visual.full and (view.clear or float(scores.detach().min()) > -math.inf)
         wanted = targets(view, self.gamma_s, scores) if self.alpha_v else None
-        even = layout.even and scores.shape[-1] == layout.length
-        if whole and even and (self.alpha_v or self.alpha_t) and (rows := compiled(scores, *(wanted or ()))):
+        if whole and (self.alpha_v or self.alpha_t) and (rows := compiled(scores, layout, wanted)):
             ends = layout.ends(scores.dtype, self.safe_tail)
             return rows(scores, layout.visual.run, wanted, ends, self.alpha_v, self.alpha_t)
         seen, text, edited = layout.visual.take(scores), layout.text.take(scores), scores
@@ -81,10 +80,11 @@ class BAIR:
         return edited if layout.visual.full else torch.where(layout.visual.count > 0, edited, scores)
 
 
-def compiled(scores: Tensor, *wanted: Tensor) -> Callable[..., Tensor] | None:
-    """The loop over rows, where it serves these: on a CPU, when nobody differentiates, with numba."""
-    fits = scores.dtype == torch.float32 and scores.device.type == "cpu" and all(map(bare, (scores, *wanted)))
-    return loop() if fits else None
+def compiled(scores: Tensor, layout: Layout, wanted: tuple[Tensor, Tensor] | None) -> Callable[..., Tensor] | None:
+    """The loop over rows, where it serves: even prompts on a CPU, when nobody differentiates, with numba."""
+    even = layout.even and scores.shape[-1] == layout.length
+    fits = even and scores.dtype == torch.float32 and scores.device.type == "cpu"
+    return loop() if fits and all(map(bare, (scores, *(wanted or ())))) else None
 
 
 def bare(x: Tensor) -> bool:
@@ -104,8 +104,8 @@ def loop() -> Callable[..., Tensor] | None:
     try:
         from morgana.generation.interventions._bair_rows import edit
 
-        ends = torch.zeros(1, 2, 2)
-        edit(torch.zeros(1, 1, 1, 2), slice(0, 1), None, (ends, ends), 1.0, 1.0)
+        zeros = torch.zeros(1, 1, 2, 2, dtype=torch.float32, device="cpu")
+        edit(zeros[..., :1, :], slice(0, 1), None, (zeros[0], zeros[0]), 1.0, 1.0)
     except ModuleNotFoundError:
         return None
     except Exception as error:  # a numba of another numpy, a full disk, a compiled file that was cut off, …

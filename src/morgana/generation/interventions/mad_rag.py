@@ -37,8 +37,8 @@ class MADRAG:
 
     def edit(self, scores: Tensor, view: View) -> Tensor:
         layout, made = view.layout, scores
-        level = log_sum(scores)
         if self.mix:
+            level = log_sum(scores)
             for name in ("visual", "question"):
                 columns: Columns = getattr(layout, name)
                 if columns.index.shape[-1]:
