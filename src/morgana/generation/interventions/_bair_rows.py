@@ -19,6 +19,7 @@ from torch import Tensor
 Floats = npt.NDArray[np.floating[Any]]
 F = TypeVar("F", bound=Callable[..., Any])
 
+# written here and not taken from `bair`: what numba keeps is made anew when this file changes, and for no other's sake
 LOWEST, HIGHEST = 1e-6, 100.0
 FAINT = -80.0  # e to this is no weight
 LEAST = 1e-12  # of what is divided by, or whose logarithm is taken

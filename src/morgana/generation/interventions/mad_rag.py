@@ -55,14 +55,14 @@ def without_documents(view: View, name: str, columns: Columns, mix: float) -> Te
     """(B, H, 1, K) log of `mix` times the reference's attention to the same tokens."""
     known: dict[int, Tensor] = view.memory.setdefault((name, view.layout), {})
     if view.layer not in known:  # of all layers alike, while the code is in the processor's caches
-        theirs, scores = fitting(view, name, columns), view.reference.scores  # type: ignore[union-attr]
+        theirs, scores = fitting(view, name, columns)
         alike = (n for n, x in scores.items() if x.shape == scores[view.layer].shape)
         known.update((n, theirs.take(scores[n].log_softmax(-1)) + math.log(mix)) for n in alike)
     return known[view.layer]
 
 
-def fitting(view: View, name: str, columns: Columns) -> Columns:
-    """Where the reference has the tokens that are `columns` here; SpecError where it has others."""
+def fitting(view: View, name: str, columns: Columns) -> tuple[Columns, dict[int, Tensor]]:
+    """Where the reference has the tokens that are `columns` here, and its scores; SpecError where it has others."""
     reference = view.reference
     if reference is None or reference.layout is None:
         raise SpecError("MADRAG needs a calibration pass without documents: use HF(..., interventions=(MADRAG(),))")
@@ -79,4 +79,4 @@ def fitting(view: View, name: str, columns: Columns) -> Columns:
             "MADRAG: a pruner keeps other visual tokens beside the documents than without; prune before the language "
             "model by what asks for no text (FasterVLM, MMTok)"
         )
-    return theirs
+    return theirs, reference.scores
